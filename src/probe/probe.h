@@ -1,0 +1,91 @@
+/*
+ * What a probe is: a const struct of the facts it records and the places it hooks. probes.def lists
+ * them all; the hooks below run inside vLLM's processes, under the GIL, and must never raise,
+ * block, print or change anything.
+ *
+ * The wrapper (hook/wrapper.c) calls enter before and leave after the original callable, with the
+ * clock read for both. It guards them: an exception that they raise is discarded and counted, a
+ * probe over its fault budget is disarmed, and a hook that is entered again from within itself on
+ * the same thread is passed through for the inner call only if the target says so
+ * (PM_TARGET_OUTERMOST).
+ */
+#ifndef PM_PROBE_PROBE_H
+#define PM_PROBE_PROBE_H
+
+#include "hook/compat.h" /* Python.h, limited API */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/settings.h"
+#include "recorder/recorder.h"
+#include "session/schema.h"
+
+/* One call of a hooked callable, on the wrapper's C stack. args[0] is self for a method. */
+struct pm_call {
+    PyObject *const *args; /* positional, then keyword values (as vectorcall) */
+    Py_ssize_t nargs;      /* positional ones */
+    PyObject *kwnames;     /* tuple of names or NULL */
+    PyObject *result;      /* leave only, borrowed; NULL if the call raised */
+    uint64_t enter_ns;     /* CLOCK_MONOTONIC, when our enter began */
+    uint64_t start_ns;     /* when the original was called (after our enter) */
+    uint64_t end_ns;       /* leave only: when the original returned */
+    uint64_t scratch[2];   /* from enter to leave of the same target */
+};
+
+enum pm_target_kind {
+    PM_TARGET_METHOD,   /* function in a class's own __dict__: "Class.method" (also static and class
+                           methods) */
+    PM_TARGET_FUNCTION, /* function in a module: "function" */
+    PM_TARGET_MODULE,   /* no callable: `ready` is called once with the module when it has been
+                           imported */
+};
+
+enum pm_target_flags {
+    PM_TARGET_OPTIONAL = 1, /* may be missing in a vLLM that we support: not a fault */
+    PM_TARGET_OUTERMOST =
+        2, /* a nested call on the same thread (an override calling super) is not seen */
+};
+
+struct pm_target {
+    const char *module;   /* "vllm.v1.core.sched.scheduler" */
+    const char *qualname; /* "Scheduler.schedule"; for PM_TARGET_MODULE the attribute used, for
+                             doctor's sake */
+    enum pm_target_kind kind;
+    unsigned flags;         /* enum pm_target_flags */
+    const char *versions;   /* vLLM releases that have it: "0.11.0+", "0.28.0+" */
+    const char *quiet_when; /* why it may have been found and never fired, a sentence for doctor;
+                               NULL: no such case */
+    void (*enter)(struct pm_call *call); /* may be NULL */
+    void (*leave)(struct pm_call *call); /* may be NULL; not called if enter failed */
+    void (*ready)(PyObject *module);     /* PM_TARGET_MODULE only */
+};
+
+struct pm_probe {
+    const char *name;      /* one word: file, option, test, manual and page use it */
+    const char *component; /* console: "Successfully patched <component>", NULL: silent */
+    bool (*enabled)(const struct pm_settings *settings);
+    const struct pm_schema *const *schemas;
+    size_t n_schemas;
+    const struct pm_target *targets;
+    size_t n_targets;
+    void (*reset)(void);     /* forget what was learned: after fork, and for tests; may be NULL */
+    pm_keyframe_fn keyframe; /* re-records what a new segment must know; may be NULL */
+};
+
+/* The process's recorder, opened on first use: this is what gives a session its directory and its
+ * banner. NULL when it cannot be had (then facts are dropped) or in a muted process. Cheap after
+ * the first call. (hook/session.c) */
+struct pm_recorder *pm_facts(void);
+
+/* The recorder's schema number (for pm_recorder_reserve) of one of the probe's own schemas. */
+unsigned pm_facts_schema(const struct pm_schema *schema);
+
+/* The settings in force. */
+const struct pm_settings *pm_facts_settings(void);
+
+/* A line on stderr under the seeds' console rules, only with VERBOSE (hook/console.c); never
+ * raises. */
+void pm_facts_say(const char *format, ...) PM_PRINTF(1, 2);
+
+#endif

@@ -1,0 +1,117 @@
+/*
+ * Reads a session, whole or of a running server, from any bytes: never crashes, never loops, never
+ * trusts a length.
+ *
+ * A session is a folder (or its metadata.json, or a name or unique prefix under the sessions' base
+ * folder). Files of processes are mapped read-only, segments are copied before use and checked
+ * again afterwards, so that a live writer may go on. Damage is confined: a bad segment is skipped
+ * and noted, the rest is read.
+ */
+#ifndef PM_READER_READER_H
+#define PM_READER_READER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "session/layout.h"
+#include "session/schema.h"
+
+struct pm_session;
+struct pm_process;
+struct pm_cursor;
+
+struct pm_session_info {
+    char path[4096];
+    char name[256];
+    uint8_t token[PM_TOKEN_BYTES];
+    uint64_t start_mono_ns, start_real_ns;
+    uint32_t root_pid;
+};
+
+/* How a process stands, by its byte lock and what its file says. */
+enum pm_life {
+    PM_LIFE_RUNNING, /* holds its lock */
+    PM_LIFE_CLOSED,  /* ended its file itself */
+    PM_LIFE_KILLED,  /* neither */
+};
+
+struct pm_process_info {
+    uint32_t pid, ppid;
+    unsigned roles; /* enum pm_role bits */
+    int engine, rank;
+    enum pm_life life;
+    unsigned state; /* enum pm_state bits */
+    uint64_t opened_mono_ns, opened_real_ns, closed_ns, heartbeat_ns;
+    uint64_t last_ns;                     /* the newest moment in its records */
+    uint64_t records[PM_STREAM_COUNT];    /* facts readable now */
+    uint64_t first_fact[PM_STREAM_COUNT]; /* number of the oldest one readable: > 0 when older ones
+                                             had to go */
+    uint64_t lost[PM_STREAM_COUNT], recycled[PM_STREAM_COUNT];
+    uint64_t faults, hook_calls, hook_ns;
+    uint64_t damaged_segments;
+    char file[256]; /* name in records/ */
+};
+
+PM_MUST_USE int pm_session_open(struct pm_session **ret_session, const char *path,
+                                struct pm_error *err);
+void pm_session_close(struct pm_session *session);
+const struct pm_session_info *pm_session_info(const struct pm_session *session);
+
+/* Processes in order of their start; files that could not be read are left out and counted as
+ * notes. */
+size_t pm_session_process_count(const struct pm_session *session);
+struct pm_process *pm_session_process(const struct pm_session *session, size_t i);
+const struct pm_process_info *pm_process_info(const struct pm_process *process);
+
+/* What was not seen, a sentence each: "records/p12.pmrec: at byte 1052672: …". */
+size_t pm_session_note_count(const struct pm_session *session);
+const char *pm_session_note(const struct pm_session *session, size_t i);
+
+/* Attributes of a process; value NULL when absent. The n-th pair for listing. */
+const char *pm_process_attr(const struct pm_process *process, const char *key);
+size_t pm_process_attr_count(const struct pm_process *process);
+void pm_process_attr_at(const struct pm_process *process, size_t i, const char **ret_key,
+                        const char **ret_value);
+/* The first process that has the attribute answers for the session; NULL when none has. */
+const char *pm_session_attr(const struct pm_session *session, const char *key);
+
+/* Schemas of a process's probes, by number 0.. (id - PM_SCHEMA_FIRST), and by name (-1: has none).
+ */
+size_t pm_process_schema_count(const struct pm_process *process);
+const struct pm_schema *pm_process_schema(const struct pm_process *process, size_t i);
+int pm_process_schema_find(const struct pm_process *process, const char *name);
+
+/* One record. payload stays valid until the next call on the cursor. */
+struct pm_record {
+    unsigned schema; /* number as above */
+    const struct pm_schema *desc;
+    const uint8_t
+        *payload;  /* desc->payload_bytes readable, zero-filled if the file's record was shorter */
+    uint64_t fact; /* number of this fact in its stream */
+};
+
+/* Walks one stream of one process from its oldest record to its newest. */
+PM_MUST_USE int pm_cursor_open(struct pm_cursor **ret_cursor, const struct pm_process *process,
+                               enum pm_stream stream);
+/* 1: *ret_record filled; 0: the end for now; < 0: error (damage is skipped, not an error). */
+PM_MUST_USE int pm_cursor_next(struct pm_cursor *cursor, struct pm_record *ret_record);
+/* The text of a STR field met at the cursor; "" when unknown; valid until the cursor is closed. */
+const char *pm_cursor_string(struct pm_cursor *cursor, uint32_t id);
+void pm_cursor_close(struct pm_cursor *cursor);
+
+/* Totals since the process began, live copy plus the facts after it: exact also where detail had to
+ * go. values and hists follow the layout of session/layout.h; free with pm_totals_free. */
+struct pm_totals {
+    uint32_t n_values, n_hists;
+    uint64_t *values;
+    struct pm_hist *hists;
+};
+PM_MUST_USE int pm_process_totals(const struct pm_process *process, struct pm_totals *ret_totals);
+void pm_totals_free(struct pm_totals *totals);
+/* Where one schema's series begin in them: first value and first histogram of class 0. */
+void pm_process_series(const struct pm_process *process, size_t schema, uint32_t *ret_value,
+                       uint32_t *ret_hist);
+
+#endif
