@@ -54,6 +54,7 @@ enum pm_request_event {
     PM_REQUEST_LEFT = 5,      /* not in this step, in the one before */
     PM_REQUEST_PREEMPTED = 6, /* lost its blocks in this step */
     PM_REQUEST_DECODING = 7,  /* first step as a decode */
+    PM_REQUEST_PRESENT = 8,   /* keyframe: was in the batch when the segment began */
 };
 
 struct pm_step_request {
