@@ -14,10 +14,13 @@
 #include <stdint.h>
 #include <time.h>
 
+/* One straight piece of the map. Written only while another one is in force, read relaxed after the
+ * index: a reader would have to sleep through PM_CLOCK_MAPS - 1 steerings between two of its own
+ * instructions to see one change. */
 struct pm_clock_map {
-    uint64_t tick;    /* at this tick … */
-    uint64_t mono_ns; /* … it was this late */
-    uint64_t mult;    /* ns per tick, 2^-32 units; 0: use CLOCK_MONOTONIC */
+    _Atomic uint64_t tick;    /* at this tick … */
+    _Atomic uint64_t mono_ns; /* … it was this late */
+    _Atomic uint64_t mult;    /* ns per tick, 2^-32 units; 0: use CLOCK_MONOTONIC */
 };
 
 #define PM_CLOCK_MAPS 8
@@ -44,15 +47,26 @@ static inline uint64_t pm_clock_vdso_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 
-/* Now, in CLOCK_MONOTONIC ns. */
+/* Now, in CLOCK_MONOTONIC ns. Never goes back within one thread, but for two rare cases: a tick
+ * counter that differs between cores, and the moment in which the TSC is given up. Take
+ * differences with pm_clock_elapsed. */
 static inline uint64_t pm_clock_now_ns(void)
 {
-    const struct pm_clock_map *map =
+    struct pm_clock_map *map =
         &pm_clock_maps[atomic_load_explicit(&pm_clock_index, memory_order_acquire) % PM_CLOCK_MAPS];
-    if (map->mult == 0)
+    uint64_t mult = atomic_load_explicit(&map->mult, memory_order_relaxed);
+    if (mult == 0)
         return pm_clock_vdso_ns();
-    uint64_t ticks = pm_clock_tick() - map->tick;
-    return map->mono_ns + (uint64_t)(((unsigned __int128)ticks * map->mult) >> 32);
+    int64_t ticks =
+        (int64_t)(pm_clock_tick() - atomic_load_explicit(&map->tick, memory_order_relaxed));
+    return atomic_load_explicit(&map->mono_ns, memory_order_relaxed) +
+           (uint64_t)(int64_t)(((__int128)ticks * (__int128)mult) >> 32);
+}
+
+/* end - start, 0 where end is the earlier one. */
+static inline uint64_t pm_clock_elapsed(uint64_t start_ns, uint64_t end_ns)
+{
+    return end_ns > start_ns ? end_ns - start_ns : 0;
 }
 
 /* Decides whether the TSC is sound (clocksource file says tsc / arch_sys_counter) and takes the
@@ -61,7 +75,8 @@ static inline uint64_t pm_clock_now_ns(void)
 void pm_clock_init(void);
 
 /* Reads the three clocks together (the tightest of a few tries) and steers the map. Returns false
- * when it gave the TSC up in this call. Any of the outputs may be NULL. One thread at a time. */
+ * when it gave the TSC up in this call. *ret_tick is 0 where the TSC is not in use. Any of the
+ * outputs may be NULL. One thread at a time. */
 bool pm_clock_steer(uint64_t *ret_tick, uint64_t *ret_mono_ns, uint64_t *ret_real_ns);
 
 /* "tsc", "cntvct" or "monotonic": what pm_clock_now_ns reads now. */
