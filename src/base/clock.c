@@ -27,7 +27,8 @@ static struct {
     uint64_t rate;
 } steering;
 
-/* ---- arithmetic (clock_steer.h) --------------------------------------------------------------- */
+/* ---- arithmetic (clock_steer.h) ---------------------------------------------------------------
+ */
 
 /* Whether b differs from a by more than ppm. */
 static bool differs(uint64_t a, uint64_t b, uint64_t ppm)
@@ -62,10 +63,10 @@ enum pm_clock_verdict pm_clock_judge(const struct pm_clock_line *line,
 
     struct pm_clock_line next = {.tick = now->tick, .mono_ns = now->mono_ns, .mult = measured};
     if (line->mult != 0) {
-        next.mono_ns =
-            line->mono_ns +
-            (uint64_t)(((unsigned __int128)(now->tick - line->tick) * line->mult) >> 32);
-        /* the offset, made up for within the horizon but at most at the rate that counts as a step */
+        next.mono_ns = line->mono_ns +
+                       (uint64_t)(((unsigned __int128)(now->tick - line->tick) * line->mult) >> 32);
+        /* the offset, made up for within the horizon but at most at the rate that counts as a step
+         */
         int64_t limit = PM_CLOCK_HORIZON_NS / 1000000 * PM_CLOCK_STEP_PPM;
         int64_t offset = (int64_t)(now->mono_ns - next.mono_ns);
         offset = offset > limit ? limit : offset < -limit ? -limit : offset;
@@ -76,7 +77,8 @@ enum pm_clock_verdict pm_clock_judge(const struct pm_clock_line *line,
     return PM_CLOCK_STEER;
 }
 
-/* ---- clocks ------------------------------------------------------------------------------------ */
+/* ---- clocks ------------------------------------------------------------------------------------
+ */
 
 uint64_t pm_clock_real_ns(void)
 {

@@ -71,7 +71,8 @@ static bool is_word(const char *text, size_t bytes, const char *word)
 
 static bool parse_bool(const char *text, size_t bytes, int *ret_value)
 {
-    static const char *const words[2][4] = {{"0", "false", "no", "off"}, {"1", "true", "yes", "on"}};
+    static const char *const words[2][4] = {{"0", "false", "no", "off"},
+                                            {"1", "true", "yes", "on"}};
     for (int on = 0; on < 2; on++)
         for (size_t i = 0; i < 4; i++)
             if (is_word(text, bytes, words[on][i])) {
@@ -260,8 +261,8 @@ static void complain(const struct source *source, const char *name, const char *
     source->warn(sentence, source->warn_arg);
 }
 
-/* Decides one row: the first name's good value, else the second's, else the default; for switches an
- * off in either wins. Warns after the decision, so that the sentence can tell the value used. */
+/* Decides one row: the first name's good value, else the second's, else the default; for switches
+ * an off in either wins. Warns after the decision, so that the sentence can tell the value used. */
 static const char *decide(size_t row, const struct source *source)
 {
     char names[2][NAME_MAX_BYTES];

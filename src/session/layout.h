@@ -134,7 +134,7 @@ struct pm_segment_head {
     struct pm_triple clock; /* when the segment was begun */
     _Atomic uint64_t
         sealed_bytes; /* bytes used, head included, once the writer has left the segment; else 0 */
-    uint8_t reserved[48];
+    uint8_t reserved[56];
 };
 _Static_assert(sizeof(struct pm_segment_head) == 128, "the segment head is part of the format");
 

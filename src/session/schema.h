@@ -6,6 +6,9 @@
  * The text, one line each, fields separated by one tab, no other control characters:
  *   schema <TAB> name <TAB> stream <TAB> payload_bytes <TAB> classes <TAB> sentence
  *   field  <TAB> name <TAB> type <TAB> offset <TAB> unit <TAB> kind <TAB> agg <TAB> sentence
+ * stream: keep, core, blocks, custom; type: U8 … STR; kind: id, time, duration, count, gauge, flags;
+ * agg: none, sum, hist (which includes the sum), class. Names are letters, digits and underlines, at
+ * most 64, unique in their schema.
  */
 #ifndef PM_SESSION_SCHEMA_H
 #define PM_SESSION_SCHEMA_H
@@ -80,14 +83,15 @@ size_t pm_schema_to_text(const struct pm_schema *schema, char *out, size_t size)
 
 /* Parses a schema's text into one malloc'ed block (free with free()): *ret_schema and all its
  * strings lie in it. Total on any bytes. 0, -PM_ENOMEM, -PM_ECORRUPT (bad text, fields beyond the
- * payload, more than 64 fields). */
+ * payload, more than 64 fields, two classes, a sum over text or floating point). */
 int pm_schema_from_text(const char *text, size_t bytes, struct pm_schema **ret_schema);
 
 /* How many values (counts and sums) and histograms one schema contributes to a live copy. */
 void pm_schema_series(const struct pm_schema *schema, uint32_t *ret_values, uint32_t *ret_hists);
 
-/* Adds one payload to the series: values and hists point at this schema's first ones. Payloads
- * shorter than the schema says are the caller's bug. */
+/* Adds one payload to the series: values and hists point at this schema's first ones. A class value
+ * beyond the last counts in the last; sums wrap; negative values fall into bucket 0. Payloads shorter
+ * than the schema says are the caller's bug. */
 void pm_schema_accumulate(const struct pm_schema *schema, const void *payload, uint64_t *values,
                           struct pm_hist *hists);
 
