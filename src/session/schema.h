@@ -6,9 +6,9 @@
  * The text, one line each, fields separated by one tab, no other control characters:
  *   schema <TAB> name <TAB> stream <TAB> payload_bytes <TAB> classes <TAB> sentence
  *   field  <TAB> name <TAB> type <TAB> offset <TAB> unit <TAB> kind <TAB> agg <TAB> sentence
- * stream: keep, core, blocks, custom; type: U8 … STR; kind: id, time, duration, count, gauge, flags;
- * agg: none, sum, hist (which includes the sum), class. Names are letters, digits and underlines, at
- * most 64, unique in their schema.
+ * stream: keep, core, blocks, custom; type: U8 … STR; kind: id, time, duration, count, gauge,
+ * flags; agg: none, sum, hist (which includes the sum), class. Names are letters, digits and
+ * underlines, at most 64, unique in their schema.
  */
 #ifndef PM_SESSION_SCHEMA_H
 #define PM_SESSION_SCHEMA_H
@@ -90,8 +90,8 @@ int pm_schema_from_text(const char *text, size_t bytes, struct pm_schema **ret_s
 void pm_schema_series(const struct pm_schema *schema, uint32_t *ret_values, uint32_t *ret_hists);
 
 /* Adds one payload to the series: values and hists point at this schema's first ones. A class value
- * beyond the last counts in the last; sums wrap; negative values fall into bucket 0. Payloads shorter
- * than the schema says are the caller's bug. */
+ * beyond the last counts in the last; sums wrap; negative values fall into bucket 0. Payloads
+ * shorter than the schema says are the caller's bug. */
 void pm_schema_accumulate(const struct pm_schema *schema, const void *payload, uint64_t *values,
                           struct pm_hist *hists);
 
