@@ -1,0 +1,271 @@
+/* See step_count.h. */
+#include "probe/step_count.h"
+
+#include "hook/guard.h"
+#include "hook/read.h"
+#include "probe/request_name.h"
+
+/* clang-format off */
+#define F(member, type, unit, kind, doc) PM_FIELD(struct pm_step_request, member, type, unit, kind, PM_AGG_NONE, doc)
+static const struct pm_field step_request_fields[] = {
+    F(step, U64, "", ID, "number of the step"),
+    F(at_ns, U64, "ns", TIME, "schedule() had returned"),
+    F(request, STR, "", ID, "id of the request"),
+    F(tokens, U32, "tokens", COUNT, "scheduled for it in this step"),
+    F(computed, U32, "tokens", GAUGE, "computed before this step"),
+    F(instance, U16, "", ID, "n-th scheduler of the process"),
+    F(event, U8, "", ID, "1 started, 2 resumed, 3 chunk, 4 joined, 5 left, 6 preempted, 7 decoding, 8 present"),
+    F(phase, U8, "", ID, "1 prefill, 2 decode, 0 when it left"),
+};
+#undef F
+/* clang-format on */
+
+const struct pm_schema pm_step_request_schema = {
+    .name = "step_request",
+    .stream = PM_STREAM_CORE,
+    .payload_bytes = sizeof(struct pm_step_request),
+    .classes = 1,
+    .doc = "One per change of a step's membership.",
+    .fields = step_request_fields,
+    .n_fields = sizeof step_request_fields / sizeof *step_request_fields,
+};
+
+static struct pm_name n_num_computed_tokens = PM_NAME("num_computed_tokens");
+static struct pm_name n_num_prompt_tokens = PM_NAME("num_prompt_tokens");
+static struct pm_name n_num_tokens = PM_NAME("num_tokens");
+
+void pm_step_event(struct pm_counting *c, struct pm_member *member, enum pm_request_event event,
+                   uint32_t tokens, uint32_t computed, unsigned phase)
+{
+    if (c->rec == NULL)
+        return;
+    if (member->string == 0)
+        member->string = pm_request_name(c->rec, PM_STREAM_CORE, member->key);
+    struct pm_step_request *fact =
+        pm_recorder_reserve(c->rec, pm_facts_schema(&pm_step_request_schema));
+    if (fact == NULL)
+        return;
+    *fact = (struct pm_step_request){
+        .step = c->fact.step,
+        .at_ns = c->at_ns,
+        .request = member->string,
+        .tokens = tokens,
+        .computed = computed,
+        .instance = c->scheduler->instance,
+        .event = (uint8_t)event,
+        .phase = (uint8_t)phase,
+    };
+    pm_recorder_commit(c->rec, fact);
+}
+
+static uint32_t drafts_of(const struct pm_counting *c, PyObject *key)
+{
+    if (c->spec_tokens == NULL)
+        return 0;
+    uint64_t n;
+    PyObject *drafts = pm_dict_item(c->spec_tokens, key);
+    return drafts != NULL && pm_len(drafts, &n) ? (uint32_t)n : 0;
+}
+
+static void count_decode(struct pm_counting *c, PyObject *key, uint32_t n)
+{
+    c->fact.decode_requests++;
+    c->fact.decode_tokens += n;
+    uint32_t drafts = drafts_of(c, key);
+    if (drafts > 0) {
+        c->fact.spec_requests++;
+        c->fact.spec_tokens += drafts;
+    }
+}
+
+/* What a member is before this step, read from its request: true when it could be read. */
+static bool read_member(const struct pm_counting *c, struct pm_member *member, uint32_t n,
+                        uint32_t *ret_before)
+{
+    PyObject *request = c->requests != NULL ? pm_dict_item(c->requests, member->key) : NULL;
+    uint64_t after, prompt;
+    if (request == NULL || !pm_read_u64(request, &n_num_computed_tokens, &after) || after < n)
+        return false;
+    *ret_before = (uint32_t)(after - n);
+
+    bool joining = member->last_step != c->scheduler->prev;
+    if (joining || member->state == PM_MEMBER_NEW) {
+        if (pm_read_u64(request, &n_num_prompt_tokens, &prompt))
+            member->prompt = (uint32_t)prompt;
+        if (member->preempted || member->state == PM_MEMBER_DECODE ||
+            member->state == PM_MEMBER_READY) {
+            /* Without the hook on preemption (before 0.12) what is computed again tells it; with
+             * it, tokens that were in flight when the request lost its blocks may never have come.
+             */
+            uint64_t known;
+            if (pm_read_u64(request, &n_num_tokens, &known) && known > 0) {
+                if (!member->preempted && *ret_before + 1 < known)
+                    member->lost_until = (uint32_t)known - 1;
+                if (member->lost_until > known)
+                    member->lost_until = (uint32_t)known;
+            }
+        }
+    }
+    return true;
+}
+
+/* One scheduled request that is not just another token of a known decode. */
+static void count_closely(struct pm_counting *c, PyObject *key, uint32_t n, uint32_t position)
+{
+    struct pm_members *members = &c->scheduler->members;
+    struct pm_member *member = pm_members_find(members, key);
+    if (member == NULL)
+        member = pm_members_add(members, key);
+    uint32_t before;
+    if (member == NULL || !read_member(c, member, n, &before)) {
+        count_decode(c, key, n); /* unreadable: counted as the commonest case */
+        members->next_order[position] = UINT32_MAX;
+        c->fact.joined += member == NULL || member->last_step != c->scheduler->prev;
+        if (member != NULL)
+            members->next_order[position] = (uint32_t)(member - members->slots);
+        if (member != NULL)
+            member->last_step = c->fact.step + 1;
+        return;
+    }
+
+    uint32_t end = before + n;
+    uint32_t again = member->lost_until > before ? member->lost_until - before : 0;
+    if (again > n)
+        again = n;
+    uint32_t fresh = n - again;
+    uint32_t prompt = member->prompt > before + again ? member->prompt - (before + again) : 0;
+    if (prompt > fresh)
+        prompt = fresh;
+    bool prefills = again > 0 || prompt > 0;
+    if (!prefills) {
+        count_decode(c, key, n);
+    } else {
+        c->fact.recompute_requests += again > 0;
+        c->fact.prefill_requests += again == 0;
+        c->fact.recompute_tokens += again;
+        c->fact.prefill_tokens += prompt;
+        c->fact.decode_tokens += fresh - prompt;
+    }
+
+    bool joins = member->last_step != c->scheduler->prev;
+    enum pm_request_event event = 0;
+    if (member->state == PM_MEMBER_NEW)
+        event = PM_REQUEST_STARTED;
+    else if (member->preempted || (joins && again > 0))
+        event = PM_REQUEST_RESUMED;
+    else if (joins)
+        event = PM_REQUEST_JOINED;
+    else if (prefills)
+        event = PM_REQUEST_CHUNK;
+    else if (member->state == PM_MEMBER_READY)
+        event = PM_REQUEST_DECODING;
+
+    uint32_t need = member->prompt > member->lost_until ? member->prompt : member->lost_until;
+    if (prefills)
+        member->state = end < need ? PM_MEMBER_PREFILL : PM_MEMBER_READY;
+    else
+        member->state = PM_MEMBER_DECODE;
+    member->preempted = false;
+    member->last_step = c->fact.step + 1;
+    members->next_order[position] = (uint32_t)(member - members->slots);
+    c->fact.joined += joins;
+    if (event != 0)
+        pm_step_event(c, member, event, n, before, prefills ? PM_PHASE_PREFILL : PM_PHASE_DECODE);
+}
+
+/* Walks num_scheduled_tokens. True when the batch is the last step's, member by member. */
+static bool count_batch(struct pm_counting *c, PyObject *scheduled)
+{
+    struct pm_members *members = &c->scheduler->members;
+    bool same = true;
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    uint32_t position = 0;
+    while (PyDict_Next(scheduled, &at, &key, &value)) {
+        long n = PyLong_AsLong(value);
+        if (n < 0 || n > INT32_MAX) {
+            pm_guard_discard();
+            n = 0;
+        }
+        c->fact.requests++;
+        c->fact.tokens += (uint32_t)n;
+        if (position < members->n_order && members->order[position] != UINT32_MAX) {
+            struct pm_member *member = &members->slots[members->order[position]];
+            if (member->key == key && member->state == PM_MEMBER_DECODE &&
+                (n == 1 || c->spec_tokens != NULL) && member->last_step == c->scheduler->prev) {
+                if (c->spec_tokens != NULL) {
+                    count_decode(c, key, (uint32_t)n);
+                } else {
+                    c->fact.decode_requests++;
+                    c->fact.decode_tokens++;
+                }
+                member->last_step = c->fact.step + 1;
+                members->next_order[position++] = (uint32_t)(member - members->slots);
+                continue;
+            }
+            same = same && member->key == key;
+        } else {
+            same = false;
+        }
+        count_closely(c, key, (uint32_t)n, position++);
+    }
+    return same && position == members->n_order;
+}
+
+static void count_left_one(struct pm_counting *c, struct pm_member *member)
+{
+    if (member->key == NULL || member->last_step != c->scheduler->prev)
+        return;
+    c->fact.left++;
+    pm_step_event(c, member, PM_REQUEST_LEFT, 0, 0, PM_PHASE_EMPTY);
+}
+
+static void count_left(struct pm_counting *c)
+{
+    struct pm_members *members = &c->scheduler->members;
+    for (uint32_t i = 0; i < members->n_order; i++) {
+        if (members->order[i] != UINT32_MAX)
+            count_left_one(c, &members->slots[members->order[i]]);
+    }
+}
+
+/* Members whose requests the scheduler no longer has: named in finished_req_ids, by the same str
+ * objects. */
+static void forget_finished(struct pm_counting *c, PyObject *finished)
+{
+    uint64_t n;
+    PyObject *iterator = pm_len(finished, &n) && n > 0 ? PyObject_GetIter(finished) : NULL;
+    for (PyObject *key; iterator != NULL && (key = PyIter_Next(iterator)) != NULL; Py_DECREF(key)) {
+        struct pm_member *member = pm_members_find(&c->scheduler->members, key);
+        if (member == NULL || member->last_step == c->fact.step + 1)
+            continue;
+        if (c->fact.requests == 0)
+            count_left_one(c, member);
+        if (c->rec != NULL)
+            pm_recorder_string_drop(c->rec, PM_STREAM_CORE, member->string);
+        pm_members_remove(&c->scheduler->members, member);
+    }
+    pm_guard_discard();
+    Py_XDECREF(iterator);
+}
+
+void pm_step_count(struct pm_counting *c, PyObject *num_scheduled_tokens, PyObject *finished)
+{
+    struct pm_members *members = &c->scheduler->members;
+    if (!pm_members_reserve_order(members, (uint32_t)PyDict_Size(num_scheduled_tokens)))
+        return;
+    bool same = count_batch(c, num_scheduled_tokens);
+    if (c->fact.requests >
+        0) { /* a step without tokens changes nothing about who is in the batch */
+        if (!same)
+            count_left(c);
+        uint32_t *order = members->order;
+        members->order = members->next_order;
+        members->next_order = order;
+        members->n_order = c->fact.requests;
+    }
+    if (finished != NULL)
+        forget_finished(c, finished);
+    if (c->fact.requests > 0)
+        c->scheduler->prev = c->fact.step + 1;
+}

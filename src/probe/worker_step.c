@@ -1,0 +1,416 @@
+/*
+ * Probe worker_step: how long each executed step took and where, from Worker.execute_model and
+ * sample_tokens, with the model's boundaries from whichever of the two model runners is in use.
+ *
+ * Runs in the worker, under the GIL; get_output may come from another thread. Records one
+ * worker_step per step, when its last call has returned, and a worker_sync where the output is
+ * known only later. Warm-up (anything inside compile_or_warm_up_model) and dummy runs (which never
+ * come through Worker.execute_model) are left out.
+ */
+#include "hook/compat.h"
+
+#include <string.h>
+
+#include "hook/read.h"
+#include "probe/probe.h"
+#include "probe/step_facts.h"
+
+/* clang-format off */
+#define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_worker_step, member, type, unit, kind, agg, doc)
+static const struct pm_field worker_step_fields[] = {
+    F(step, U64, "", ID, PM_AGG_NONE, "number of the step, from 0 per worker"),
+    F(start_ns, U64, "ns", TIME, PM_AGG_NONE, "execute_model was entered"),
+    F(model_ns_at, U64, "ns", TIME, PM_AGG_NONE, "the model began; 0: it did not run"),
+    F(gpu_ns, U64, "ns", DURATION, PM_AGG_HIST, "device time of the model; 0: not measured"),
+    F(pre_ns, U32, "ns", DURATION, PM_AGG_HIST, "execute_model entered to model start"),
+    F(model_ns, U32, "ns", DURATION, PM_AGG_HIST, "model start to model end, host clock"),
+    F(post_ns, U32, "ns", DURATION, PM_AGG_HIST, "model end to the return of execute_model"),
+    F(sample_ns, U32, "ns", DURATION, PM_AGG_HIST, "sample_tokens; 0: the step has none"),
+    F(total_ns, U32, "ns", DURATION, PM_AGG_HIST, "execute_model entered to the end of the step"),
+    F(sync_ns, U32, "ns", DURATION, PM_AGG_HIST, "model start to vLLM's own synchronisation of the step; 0: see worker_sync"),
+    F(requests, U32, "requests", COUNT, PM_AGG_SUM, "requests in the step"),
+    F(tokens, U32, "tokens", COUNT, PM_AGG_SUM, "tokens in the step"),
+    F(instance, U16, "", ID, PM_AGG_NONE, "n-th worker of the process"),
+    F(phase, U8, "", ID, PM_AGG_CLASS, "as far as the worker can tell: 0 no tokens, 1 prefill, 2 decode"),
+    F(runner, U8, "", ID, PM_AGG_NONE, "1: gpu_model_runner, 2: the newer one, 0: neither was seen"),
+    F(flags, U32, "", FLAGS, PM_AGG_NONE, "1 model seen, 2 sampling seen, 4 asynchronous output, 8 on a device, 16 failed"),
+};
+#undef F
+#define F(member, type, unit, kind, doc) PM_FIELD(struct pm_worker_sync, member, type, unit, kind, PM_AGG_NONE, doc)
+static const struct pm_field worker_sync_fields[] = {
+    F(step, U64, "", ID, "number of the step"),
+    F(sync_at_ns, U64, "ns", TIME, "get_output returned: the step's output was known"),
+    F(instance, U32, "", ID, "n-th worker of the process"),
+};
+#undef F
+/* clang-format on */
+
+static const struct pm_schema worker_step_schema = {
+    .name = "worker_step",
+    .stream = PM_STREAM_CORE,
+    .payload_bytes = sizeof(struct pm_worker_step),
+    .classes = PM_PHASE_CLASSES,
+    .doc = "One per step that a worker executed: where its time went.",
+    .fields = worker_step_fields,
+    .n_fields = sizeof worker_step_fields / sizeof *worker_step_fields,
+};
+
+static const struct pm_schema worker_sync_schema = {
+    .name = "worker_sync",
+    .stream = PM_STREAM_CORE,
+    .payload_bytes = sizeof(struct pm_worker_sync),
+    .classes = 1,
+    .doc = "When the output of a step became known, where that was after the step had returned.",
+    .fields = worker_sync_fields,
+    .n_fields = sizeof worker_sync_fields / sizeof *worker_sync_fields,
+};
+
+static const struct pm_schema *const schemas[] = {&worker_step_schema, &worker_sync_schema};
+
+/* A worker seen in this process. self is compared, never followed. */
+struct worker {
+    const PyObject *self;
+    uint64_t step; /* number of the next step */
+    uint16_t instance;
+    bool device; /* runs on something else than the CPU */
+};
+
+#define WORKERS_MAX 4 /* live at a time in one process; the oldest makes room */
+
+/* The step that is being executed; step_open false: none. Moments in CLOCK_MONOTONIC ns, 0: not
+ * seen. */
+struct open_step {
+    struct worker *worker;
+    uint64_t start_ns, model_start_ns, model_end_ns, execute_end_ns;
+    uint64_t sample_start_ns, end_ns, sync_ns;
+    struct pm_worker_step fact;
+};
+
+/* Outputs handed out whose get_output is still to come. output is compared, never followed. */
+struct pending_output {
+    const PyObject *output;
+    uint64_t step;
+    uint16_t instance;
+};
+
+#define PENDING_MAX 16 /* steps in flight; vLLM has two, or one per pipeline stage */
+
+static struct {
+    struct worker workers[WORKERS_MAX];
+    struct open_step open;
+    struct pending_output pending[PENDING_MAX];
+    uint64_t said[PM_PHASE_CLASSES]; /* passes of each phase so far, for the console */
+    uint32_t next_pending;
+    uint16_t n_instances;
+    uint16_t warming_up; /* depth of compile_or_warm_up_model */
+    bool step_open;
+    bool output_async;               /* what is_async_output found … */
+    const PyTypeObject *output_type; /* … for this type; compared, never followed */
+} state;
+
+static struct pm_name n_num_scheduled_tokens = PM_NAME("num_scheduled_tokens");
+static struct pm_name n_total_num_scheduled_tokens = PM_NAME("total_num_scheduled_tokens");
+static struct pm_name n_scheduled_new_reqs = PM_NAME("scheduled_new_reqs");
+static struct pm_name n_scheduled_spec_decode_tokens = PM_NAME("scheduled_spec_decode_tokens");
+static struct pm_name n_device_config = PM_NAME("device_config");
+static struct pm_name n_device_type = PM_NAME("device_type");
+static struct pm_name n_get_output = PM_NAME("get_output");
+static struct pm_name n_scheduler_output = PM_NAME("scheduler_output");
+
+static uint32_t span(uint64_t from_ns, uint64_t to_ns)
+{
+    if (from_ns == 0 || to_ns <= from_ns)
+        return 0;
+    return to_ns - from_ns < UINT32_MAX ? (uint32_t)(to_ns - from_ns) : UINT32_MAX;
+}
+
+static struct worker *worker_add(const PyObject *self)
+{
+    struct worker *place = &state.workers[0];
+    for (size_t i = 0; i < WORKERS_MAX; i++) {
+        struct worker *each = &state.workers[i];
+        if (each->self == self || each->self == NULL) {
+            place = each;
+            break;
+        }
+        if (each->instance < place->instance)
+            place = each;
+    }
+    if (state.step_open && state.open.worker == place)
+        state.step_open = false;
+    *place = (struct worker){.self = self, .instance = state.n_instances++};
+    return place;
+}
+
+static struct worker *worker_of(PyObject *self)
+{
+    for (size_t i = 0; i < WORKERS_MAX; i++) {
+        if (state.workers[i].self == self)
+            return &state.workers[i];
+    }
+    return worker_add(self);
+}
+
+/* Whether the worker's tensors live on a device, so that host clocks see launches only. */
+static bool runs_on_device(PyObject *self)
+{
+    char type[32];
+    PyObject *config = pm_read_attr(self, &n_device_config);
+    bool known = config != NULL && pm_read_text(config, &n_device_type, type, sizeof type, NULL);
+    Py_XDECREF(config);
+    return known && strcmp(type, "cpu") != 0;
+}
+
+/* What the worker can tell of the phase: a resumed request's last single token looks like a decode
+ * to it. */
+static unsigned phase_of(PyObject *scheduler_output, const struct pm_worker_step *fact)
+{
+    uint64_t n;
+    if (fact->tokens == 0)
+        return PM_PHASE_EMPTY;
+    if (pm_read_len(scheduler_output, &n_scheduled_new_reqs, &n) && n > 0)
+        return PM_PHASE_PREFILL;
+    if (fact->tokens > fact->requests &&
+        !(pm_read_len(scheduler_output, &n_scheduled_spec_decode_tokens, &n) && n > 0))
+        return PM_PHASE_PREFILL;
+    return PM_PHASE_DECODE;
+}
+
+/* With VERBOSE: the first pass of each phase, and every LOG_INTERVAL-th. */
+static void say(const struct pm_worker_step *fact)
+{
+    static const char *const names[PM_PHASE_CLASSES] = {"empty", "prefill", "decode"};
+    const struct pm_settings *settings = pm_facts_settings();
+    if (!settings->verbose || fact->phase == PM_PHASE_EMPTY || fact->phase >= PM_PHASE_CLASSES)
+        return;
+    if (state.said[fact->phase]++ % (uint64_t)settings->log_interval != 0)
+        return;
+    bool synced = (fact->flags & PM_WORKER_DEVICE) != 0 && fact->sync_ns != 0;
+    uint64_t ns = fact->gpu_ns != 0 ? fact->gpu_ns : synced ? fact->sync_ns : fact->model_ns;
+    pm_facts_say("[Forward Pass] %s: %.2fms (batch=%u, tokens=%u)", names[fact->phase],
+                 (double)ns / 1e6, fact->requests, fact->tokens);
+}
+
+static void finish_step(uint64_t end_ns)
+{
+    struct open_step *open = &state.open;
+    struct pm_worker_step *fact = &open->fact;
+    state.step_open = false;
+    if (open->model_start_ns != 0 && open->model_end_ns == 0)
+        open->model_end_ns = open->execute_end_ns;
+    if (open->model_start_ns != 0)
+        fact->flags |= PM_WORKER_HAS_MODEL;
+    fact->model_ns_at = open->model_start_ns;
+    fact->pre_ns = span(open->start_ns,
+                        open->model_start_ns != 0 ? open->model_start_ns : open->execute_end_ns);
+    fact->model_ns = span(open->model_start_ns, open->model_end_ns);
+    fact->post_ns = span(open->model_end_ns, open->execute_end_ns);
+    if ((fact->flags & PM_WORKER_ASYNC) == 0)
+        fact->sync_ns = span(open->model_start_ns, open->sync_ns);
+    fact->total_ns = span(open->start_ns, end_ns);
+
+    struct pm_recorder *rec = pm_facts();
+    if (rec == NULL)
+        return;
+    struct pm_worker_step *room = pm_recorder_reserve(rec, pm_facts_schema(&worker_step_schema));
+    if (room != NULL) {
+        *room = *fact;
+        pm_recorder_commit(rec, room);
+    }
+    say(fact);
+}
+
+static void execute_enter(struct pm_call *call)
+{
+    if (state.warming_up > 0)
+        return;
+    if (state.step_open) /* a rank whose steps end without sample_tokens */
+        finish_step(state.open.execute_end_ns);
+
+    PyObject *self = call->args[0];
+    PyObject *output = pm_call_arg(call, 1, &n_scheduler_output); /* borrowed */
+    uint64_t requests = 0, tokens = 0;
+    if (output == NULL || !pm_read_len(output, &n_num_scheduled_tokens, &requests) ||
+        !pm_read_u64(output, &n_total_num_scheduled_tokens, &tokens))
+        return;
+    struct worker *worker = worker_of(self);
+    if (worker->step == 0)
+        worker->device = runs_on_device(self);
+    memset(&state.open, 0, sizeof state.open);
+    state.open.worker = worker;
+    state.open.start_ns = call->enter_ns;
+    state.open.fact = (struct pm_worker_step){
+        .step = worker->step++,
+        .start_ns = call->enter_ns,
+        .requests = (uint32_t)requests,
+        .tokens = (uint32_t)tokens,
+        .instance = worker->instance,
+        .flags = worker->device ? PM_WORKER_DEVICE : 0,
+    };
+    state.open.fact.phase = (uint8_t)phase_of(output, &state.open.fact);
+    state.step_open = true;
+}
+
+/* Remembers an output that is still to be waited for. */
+static void expect_output(PyObject *output)
+{
+    state.open.fact.flags |= PM_WORKER_ASYNC;
+    state.pending[state.next_pending++ % PENDING_MAX] = (struct pending_output){
+        .output = output,
+        .step = state.open.fact.step,
+        .instance = state.open.fact.instance,
+    };
+}
+
+/* An asynchronous output is one with get_output. Asked once per type: a missing attribute is dear.
+ */
+static bool is_async_output(PyObject *output)
+{
+    if (Py_TYPE(output) != state.output_type) {
+        PyObject *method = pm_read_attr(output, &n_get_output);
+        state.output_type = Py_TYPE(output);
+        state.output_async = method != NULL;
+        Py_XDECREF(method);
+    }
+    return state.output_async;
+}
+
+static void execute_leave(struct pm_call *call)
+{
+    if (!state.step_open || state.warming_up > 0)
+        return;
+    state.open.execute_end_ns = call->end_ns;
+    if (call->result == NULL)
+        state.open.fact.flags |= PM_WORKER_FAILED;
+    else if (call->result == Py_None && state.open.fact.tokens > 0)
+        return; /* sample_tokens ends the step */
+    else if (call->result != Py_None && is_async_output(call->result))
+        expect_output(call->result);
+    finish_step(call->end_ns);
+}
+
+static void sample_leave(struct pm_call *call)
+{
+    if (!state.step_open || state.warming_up > 0)
+        return;
+    state.open.fact.flags |= PM_WORKER_HAS_SAMPLE;
+    state.open.fact.sample_ns = span(call->start_ns, call->end_ns);
+    if (call->result == NULL)
+        state.open.fact.flags |= PM_WORKER_FAILED;
+    else if (call->result != Py_None && is_async_output(call->result))
+        expect_output(call->result);
+    finish_step(call->end_ns);
+}
+
+static void model_leave(struct pm_call *call)
+{
+    if (!state.step_open)
+        return;
+    state.open.model_start_ns = call->start_ns;
+    state.open.model_end_ns = call->end_ns;
+    state.open.fact.runner = 1;
+}
+
+/* The last of forward_start and pre_forward is what the model's call follows. */
+static void model_start_leave(struct pm_call *call)
+{
+    if (!state.step_open)
+        return;
+    state.open.model_start_ns = call->end_ns;
+    state.open.fact.runner = 2;
+}
+
+static void model_end_enter(struct pm_call *call)
+{
+    if (state.step_open && state.open.model_start_ns != 0)
+        state.open.model_end_ns = call->enter_ns;
+}
+
+static void sync_leave(struct pm_call *call)
+{
+    /* Waits for the device only where outputs are not asynchronous; finish_step learns that from
+     * the output. */
+    if (state.step_open)
+        state.open.sync_ns = call->end_ns;
+}
+
+static void get_output_leave(struct pm_call *call)
+{
+    const PyObject *output = call->args[0];
+    for (uint32_t i = 0; i < PENDING_MAX; i++) { /* the newest first: addresses come back */
+        struct pending_output *pending = &state.pending[(state.next_pending - 1 - i) % PENDING_MAX];
+        if (pending->output != output)
+            continue;
+        pending->output = NULL;
+        struct pm_recorder *rec = pm_facts();
+        struct pm_worker_sync *fact =
+            rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&worker_sync_schema)) : NULL;
+        if (fact != NULL) {
+            fact->step = pending->step;
+            fact->sync_at_ns = call->end_ns;
+            fact->instance = pending->instance;
+            pm_recorder_commit(rec, fact);
+        }
+        return;
+    }
+}
+
+static void warm_up_enter(struct pm_call *call)
+{
+    (void)call;
+    state.warming_up++;
+}
+
+static void warm_up_leave(struct pm_call *call)
+{
+    (void)call;
+    if (state.warming_up > 0)
+        state.warming_up--;
+}
+
+static void init_enter(struct pm_call *call)
+{
+    worker_add(call->args[0]);
+}
+
+#define init_leave NULL
+#define sample_enter NULL
+#define model_enter NULL
+#define model_start_enter NULL
+#define model_end_leave NULL
+#define sync_enter NULL
+#define get_output_enter NULL
+#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
+    {.module = module_,                                                                            \
+     .qualname = qualname_,                                                                        \
+     .kind = PM_TARGET_##kind_,                                                                    \
+     .flags = flags_,                                                                              \
+     .versions = versions_,                                                                        \
+     .quiet_when = quiet_when_,                                                                    \
+     .enter = hook##_enter,                                                                        \
+     .leave = hook##_leave},
+static const struct pm_target targets[] = {
+#include "probe/worker_step.def"
+};
+#undef T
+
+static bool enabled(const struct pm_settings *settings)
+{
+    return settings->forward_pass || settings->cpu_timing;
+}
+
+static void reset(void)
+{
+    memset(&state, 0, sizeof state);
+}
+
+const struct pm_probe pm_probe_worker_step = {
+    .name = "worker_step",
+    .component = "GPUModelRunner.execute_model",
+    .enabled = enabled,
+    .schemas = schemas,
+    .n_schemas = sizeof schemas / sizeof *schemas,
+    .targets = targets,
+    .n_targets = sizeof targets / sizeof *targets,
+    .reset = reset,
+};
