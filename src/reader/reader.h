@@ -3,9 +3,9 @@
  * trusts a length.
  *
  * A session is a folder (or its metadata.json, or a name or unique prefix under the sessions' base
- * folder). Files of processes are mapped read-only, segments are copied before use and checked
- * again afterwards, so that a live writer may go on. Damage is confined: a bad segment is skipped
- * and noted, the rest is read.
+ * folder). Segments of record files are copied before use and checked again afterwards, so that a
+ * live writer may go on; nothing is mapped, so a file cut short meanwhile is harmless. Damage is
+ * confined: the rest of a bad segment is skipped and noted, everything else is read.
  */
 #ifndef PM_READER_READER_H
 #define PM_READER_READER_H
@@ -77,8 +77,8 @@ void pm_process_attr_at(const struct pm_process *process, size_t i, const char *
 /* The first process that has the attribute answers for the session; NULL when none has. */
 const char *pm_session_attr(const struct pm_session *session, const char *key);
 
-/* Schemas of a process's probes, by number 0.. (id - PM_SCHEMA_FIRST), and by name (-1: has none).
- */
+/* Schemas of a process's probes, by number 0.. (id - PM_SCHEMA_FIRST); NULL for a number that the
+ * file does not describe. By name: -1 when there is none. */
 size_t pm_process_schema_count(const struct pm_process *process);
 const struct pm_schema *pm_process_schema(const struct pm_process *process, size_t i);
 int pm_process_schema_find(const struct pm_process *process, const char *name);
@@ -90,14 +90,17 @@ struct pm_record {
     const uint8_t
         *payload;  /* desc->payload_bytes readable, zero-filled if the file's record was shorter */
     uint64_t fact; /* number of this fact in its stream */
+    bool keyframe; /* told again at the head of a segment, so that it stands alone: not new */
 };
 
 /* Walks one stream of one process from its oldest record to its newest. */
 PM_MUST_USE int pm_cursor_open(struct pm_cursor **ret_cursor, const struct pm_process *process,
                                enum pm_stream stream);
-/* 1: *ret_record filled; 0: the end for now; < 0: error (damage is skipped, not an error). */
+/* 1: *ret_record filled; 0: the end for now, a later call looks again; < 0: error (damage is
+ * skipped, not an error). */
 PM_MUST_USE int pm_cursor_next(struct pm_cursor *cursor, struct pm_record *ret_record);
-/* The text of a STR field met at the cursor; "" when unknown; valid until the cursor is closed. */
+/* The text of a STR field met at the cursor; "" when unknown; valid until the next
+ * pm_cursor_next. */
 const char *pm_cursor_string(struct pm_cursor *cursor, uint32_t id);
 void pm_cursor_close(struct pm_cursor *cursor);
 
