@@ -23,7 +23,7 @@ struct pm_buf {
     int status;     /* 0 or the first failure */
 };
 
-/* Empty, allocates nothing. */
+/* Empty, allocates nothing. A ceiling of 0 counts as 1. */
 void pm_buf_init(struct pm_buf *buf, size_t ceiling_bytes);
 
 /* Frees the bytes; the buffer is then as after pm_buf_init with the same ceiling. */
@@ -63,7 +63,7 @@ int pm_buf_printf(struct pm_buf *buf, const char *format, ...) PM_PRINTF(2, 3);
 const char *pm_buf_text(struct pm_buf *buf);
 
 /* Writes all bytes to a descriptor, however often it takes, and clears the buffer. 0, the buffer's
- * failure, or that of write (-PM_ENOSPACE, -PM_EIO, …); the bytes are kept on failure. */
+ * failure, or that of write (-PM_ENOSPACE, -PM_EIO, …); bytes not yet written are then kept. */
 PM_MUST_USE int pm_buf_flush(struct pm_buf *buf, int fd);
 
 #endif

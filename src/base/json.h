@@ -63,7 +63,7 @@ void pm_json_ms3(struct pm_json *json, uint64_t ns);
 /* numerator * factor / denominator; null where the denominator is 0. */
 void pm_json_ratio(struct pm_json *json, uint64_t numerator, uint64_t factor, uint64_t denominator,
                    unsigned decimals);
-/* null where the value is no finite number. */
+/* null where the value is no number, or of a magnitude of 10^28 or more. */
 void pm_json_double(struct pm_json *json, double value, unsigned decimals);
 
 /* Bytes that are JSON already: one value, trusted. */

@@ -26,15 +26,14 @@ char *pm_number_sec6_signed(char *out, int64_t ns);
 char *pm_number_ms3(char *out, uint64_t ns);
 char *pm_number_ms6(char *out, uint64_t ns);
 
-/* numerator * factor / denominator with decimals (0..9) digits, exactly rounded; `nan` where the
- * denominator is 0, saturating at 2^64 - 1 units of the last digit. Per cent: factor 100; tokens
- * per second of ns: factor 1000000000. */
+/* numerator * factor / denominator with decimals (0..9) digits, exactly rounded; factor at most
+ * 10^9; `nan` where the denominator is 0; saturates at 2^64 - 1 units of the last digit. Per cent:
+ * factor 100; tokens per second of tokens and ns: factor 1000000000. */
 char *pm_number_ratio(char *out, uint64_t numerator, uint64_t factor, uint64_t denominator,
                       unsigned decimals);
 
-/* A double with decimals (0..9) digits: means and deviations. Decides by the exact value of the
- * double; `nan`, `inf`, `-inf` as such; beyond 2^53 units of the last digit the nearest that
- * "%.*f" gives, cut to PM_NUMBER_MAX: such a number is written as -inf or inf. Never `-0`. */
+/* A double with decimals (0..9) digits: means and deviations. Rounds the exact value of the double;
+ * `nan` as such, `inf` and `-inf` from a magnitude of 10^28. Never `-0`. */
 char *pm_number_double(char *out, double value, unsigned decimals);
 
 #endif
