@@ -1,13 +1,26 @@
 /*
  * The session on disk: the contract between the recorder (writer) and the reader.
  *
- *   session_20261123_082501/            0700
- *     session                           text, `key value` lines: token, start_mono_ns,
- * start_real_ns, root_pid, … metadata.json                     written at creation, completed by
- * `profilemate export` records/                          one file per process: p<pid>-<8 hex
- * digits>.pmrec records/budget                    8 bytes, shared by all processes: bytes of
- * segments in use in the session forward_pass_timing.csv …         the views, written by
- * `profilemate export`
+ *   session_20261123_082501/    0700
+ *     session                   text, one `key value` a line, see below
+ *     metadata.json             written at creation, completed by `profilemate export`
+ *     records/                  one file per process: p<pid>-<8 hex digits>.pmrec
+ *     records/budget            8 bytes, shared by all processes:
+ *                               bytes of segments in use in the session
+ *     forward_pass_timing.csv … the views, written by `profilemate export`
+ *
+ * The file `session`, written by recorder/birth_dir.c; readers skip keys that they do not know:
+ *
+ *   version 1                 PM_FORMAT_VERSION
+ *   name session_20261123_082501
+ *   token <32 hex digits>
+ *   start_mono_ns <n>
+ *   start_real_ns <n>
+ *   root_pid <n>
+ *   uid <n>
+ *   boot_id <uuid>            of the machine's boot, absent where not known
+ *   host <name>
+ *   spool <path>              where records/ lies while the session lives on a network file system
  *
  * A record file:
  *
