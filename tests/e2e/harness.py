@@ -35,8 +35,21 @@ VOCABULARY = 512
 # were computed once and lost to a preemption; `decode`: the rest. A request counts where its first token of the
 # step belongs. `prefix_hit`: tokens of requests scheduled first, or again, in this step that the prefix cache gave.
 ROW = (
-    "step", "requests", "tokens", "prefill_requests", "prefill_tokens", "recompute_requests", "recompute_tokens",
-    "decode_requests", "decode_tokens", "running", "waiting", "started", "resumed", "preempted", "prefix_hit_tokens",
+    "step",
+    "requests",
+    "tokens",
+    "prefill_requests",
+    "prefill_tokens",
+    "recompute_requests",
+    "recompute_tokens",
+    "decode_requests",
+    "decode_tokens",
+    "running",
+    "waiting",
+    "started",
+    "resumed",
+    "preempted",
+    "prefix_hit_tokens",
 )
 ROW_BYTES = 4 * len(ROW)
 HEAD = struct.Struct("<8sQQQ")  # magic, steps scheduled, steps executed, steps finished
@@ -86,7 +99,7 @@ class Truth:
         return (
             {"scheduled": scheduled, "executed": executed, "finished": finished},
             [
-                dict(zip(ROW, struct.unpack_from(f"<{len(ROW)}I", data, HEAD.size + i * ROW_BYTES)))
+                dict(zip(ROW, struct.unpack_from(f"<{len(ROW)}I", data, HEAD.size + i * ROW_BYTES), strict=True))
                 for i in range(rows)
             ],
         )
@@ -190,7 +203,7 @@ def make_worker(config, opts: argparse.Namespace):
     class Runner(GPUModelRunner):
         """Calls the runner's own _model_forward, on a model that returns at once."""
 
-        def __init__(self):  # noqa: the real one would load a model
+        def __init__(self):  # not the real one, which would load a model
             self.random = random.Random(opts.seed)
             self.pause = opts.model_us / 1e6
             self.kv_caches = [None]
@@ -203,9 +216,7 @@ def make_worker(config, opts: argparse.Namespace):
 
         def execute_model(self, scheduler_output, intermediate_tensors=None):
             with record_function_or_nullcontext("gpu_model_runner: preprocess"):
-                self.partial = {
-                    new.req_id: len(new.prompt_token_ids) for new in scheduler_output.scheduled_new_reqs
-                }
+                self.partial = {new.req_id: len(new.prompt_token_ids) for new in scheduler_output.scheduled_new_reqs}
             if not scheduler_output.total_num_scheduled_tokens:
                 return EMPTY_MODEL_RUNNER_OUTPUT
             with record_function_or_nullcontext("gpu_model_runner: forward"):
@@ -295,7 +306,7 @@ class Harness:
         """One row of truth from a SchedulerOutput, by the harness's own account of each request."""
         before = {new.req_id: new.num_computed_tokens for new in output.scheduled_new_reqs}
         cached = output.scheduled_cached_reqs
-        before.update(zip(cached.req_ids, cached.num_computed_tokens))
+        before.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
         row = dict.fromkeys(ROW, 0)
         row["step"] = self.step
         for rid in output.preempted_req_ids or ():
@@ -388,8 +399,8 @@ def serve() -> None:
 
     {"spawn": [options]} -> {"pid": N}        {"wait": N} -> {"pid": N, "status": exit code or -signal}
     """
-    import vllm.v1.core.sched.async_scheduler  # noqa: F401
-    import vllm.v1.structured_output  # noqa: F401
+    import vllm.v1.core.sched.async_scheduler
+    import vllm.v1.structured_output
     import vllm.v1.worker.cpu_worker  # noqa: F401
 
     print(json.dumps({"ready": os.getpid()}), flush=True)

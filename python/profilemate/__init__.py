@@ -1,0 +1,37 @@
+"""ProfileMate: a runtime profiler for vLLM servers.
+
+The work is done in C: by the extension `_profilemate`, which is loaded into vLLM's processes, and by the program
+`profilemate`, which reads what it recorded. This package says where they are, and is how vLLM finds the extension
+(entry point group `vllm.general_plugins`, see plugin.py).
+"""
+
+from pathlib import Path
+
+__all__ = ["__version__", "program", "site_folder"]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("profilemate")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def program() -> Path:
+    """The program `profilemate` of this environment; FileNotFoundError when it is not where pip puts it."""
+    import sysconfig
+
+    schemes = [None, "posix_user", "posix_prefix"]
+    for scheme in schemes:
+        folder = sysconfig.get_path("scripts", scheme) if scheme else sysconfig.get_path("scripts")
+        path = Path(folder) / "profilemate"
+        if path.exists():
+            return path
+    raise FileNotFoundError("the program profilemate is not in this environment's bin: install the package again")
+
+
+def site_folder(preset: str = "full") -> Path:
+    """What to put on PYTHONPATH to profile an environment that does not have this package."""
+    folder = Path(__file__).resolve().parent / "site"
+    return folder / "simple" if preset == "simple" else folder
