@@ -88,6 +88,7 @@ struct pm_process {
 struct pm_engines; /* engines.c */
 
 struct pm_session {
+    struct pm_session *self; /* this one, writable: notes and engines come with looking */
     struct pm_session_info info;
     struct pm_process **processes;
     size_t n_processes;

@@ -277,6 +277,7 @@ int pm_session_open(struct pm_session **ret_session, const char *path, struct pm
 
     if (session == NULL)
         return pm_error_set(err, -PM_ENOMEM, "%s: out of memory", path);
+    session->self = session;
     rc = resolve_folder(path, session->info.path, sizeof(session->info.path), err);
     if (rc != 0)
         goto done;
