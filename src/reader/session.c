@@ -209,6 +209,14 @@ static int add_process(struct pm_session *session, struct pm_process *process)
     return 0;
 }
 
+static bool opened_already(const struct pm_session *session, const char *name)
+{
+    for (size_t i = 0; i < session->n_processes; i++)
+        if (strcmp(session->processes[i]->file, name) == 0)
+            return true;
+    return false;
+}
+
 /* All record files of a folder; those that cannot be read become notes. */
 static int open_processes(struct pm_session *session, DIR *dir, const uint8_t *token)
 {
@@ -217,7 +225,7 @@ static int open_processes(struct pm_session *session, DIR *dir, const uint8_t *t
     while ((entry = readdir(dir)) != NULL) {
         struct pm_error error = {""};
         struct pm_process *process;
-        if (!is_record_name(entry->d_name))
+        if (!is_record_name(entry->d_name) || opened_already(session, entry->d_name))
             continue;
         if (session->n_processes == PM_READER_MAX_PROCESSES) {
             pm_session_add_note(session, "records: more than %u processes: the others are not read",
@@ -237,8 +245,6 @@ static int open_processes(struct pm_session *session, DIR *dir, const uint8_t *t
             return rc;
         }
     }
-    if (session->n_processes > 1)
-        qsort(session->processes, session->n_processes, sizeof(*session->processes), by_start);
     return 0;
 }
 
@@ -272,7 +278,7 @@ int pm_session_open(struct pm_session **ret_session, const char *path, struct pm
     struct session_text text = {0};
     struct pm_session *session = calloc(1, sizeof(*session));
     const char *slash;
-    DIR *records = NULL;
+    DIR *records = NULL, *spool = NULL;
     int dir_fd = -1, rc;
 
     if (session == NULL)
@@ -291,9 +297,8 @@ int pm_session_open(struct pm_session **ret_session, const char *path, struct pm
         goto done;
     }
     read_session_text(session, dir_fd, &text);
-    records = text.spool[0] != '\0' ? open_folder(AT_FDCWD, text.spool) : NULL;
-    if (records == NULL)
-        records = open_folder(dir_fd, "records");
+    /* Finished files of a spooled session may have come home already: these first. */
+    records = open_folder(dir_fd, "records");
     if (records == NULL && !text.found) {
         rc = pm_error_set(err, -PM_EFORMAT,
                           "%s: not a session: it has neither a file `session` nor a folder "
@@ -301,22 +306,30 @@ int pm_session_open(struct pm_session **ret_session, const char *path, struct pm
                           session->info.path);
         goto done;
     }
-    if (records == NULL)
+    if (records == NULL && text.spool[0] == '\0')
         pm_session_add_note(session, "records: the folder cannot be opened: %s", strerror(errno));
     if (!text.has_token)
         pm_session_add_note(session, "session: the session's token cannot be read: its record "
                                      "files are taken as they are");
-    if (records != NULL) {
-        rc = open_processes(session, records, text.has_token ? session->info.token : NULL);
+    if (text.spool[0] != '\0')
+        spool = open_folder(AT_FDCWD, text.spool);
+    for (int i = 0; i < 2; i++) {
+        DIR *dir = i == 0 ? records : spool;
+        rc = dir != NULL ? open_processes(session, dir, text.has_token ? session->info.token : NULL)
+                         : 0;
         if (rc != 0) {
             rc = pm_error_set(err, rc, "%s: %s", session->info.path, pm_strerror(rc));
             goto done;
         }
     }
+    if (session->n_processes > 1)
+        qsort(session->processes, session->n_processes, sizeof(*session->processes), by_start);
     mend_start(session);
 done:
     if (records != NULL)
         closedir(records);
+    if (spool != NULL)
+        closedir(spool);
     if (dir_fd >= 0)
         close(dir_fd);
     if (rc != 0)

@@ -24,6 +24,9 @@ EXTRA = {
     "probe": {"hook/compat.h", "hook/read.h", "hook/guard.h"},
     # The table of hooks is data, which `doctor` reads without Python.
     "cmd": {"probe/targets.def"},
+    # What the step facts mean: structs and enums, pure C.
+    "reader": {"probe/step_facts.h"},
+    "view": {"probe/step_facts.h"},
 }
 PYTHON_ROOMS = {"hook", "probe"}
 
