@@ -39,6 +39,7 @@ extern pm_vectorcall_fn PyVectorcall_Function(PyObject *callable) __attribute__(
 extern PyObject *PyVectorcall_Call(PyObject *callable, PyObject *tuple, PyObject *dict)
     __attribute__((weak));
 extern PyObject *PyMethod_New(PyObject *function, PyObject *self) __attribute__((weak));
+extern PyTypeObject PyFunction_Type, PyStaticMethod_Type, PyClassMethod_Type;
 /* Get an attribute without making an AttributeError: 1 found, 0 not there, -1 raised. */
 extern int PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject **ret_value)
     __attribute__((weak)); /* 3.13 */

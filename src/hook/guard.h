@@ -85,7 +85,7 @@ struct pm_guard_thread {
     PyObject *kept[3];              /* type, value, traceback; owned */
     uint8_t depth[PM_GUARD_GROUPS]; /* calls under way of each OUTERMOST group */
 };
-struct pm_guard_thread *pm_guard_thread(void);
+extern _Thread_local struct pm_guard_thread pm_guard_here;
 
 /* The OUTERMOST group of a target: those of one probe with the same enter and leave share one, so
  * that an override and the method it calls by super() are one. PM_GUARD_NO_GROUP if the table is
