@@ -142,6 +142,8 @@ static void schedule_leave(struct pm_call *call)
                 .instance = scheduler->instance,
             },
     };
+    if (c.fact.step == 0 && c.rec != NULL)
+        pm_recorder_identify(c.rec, PM_ROLE_ENGINE, -1, -1);
     PyObject *scheduled = pm_read_attr(call->result, &n_num_scheduled_tokens);
     PyObject *spec = pm_read_attr(call->result, &n_scheduled_spec_decode_tokens);
     PyObject *finished = pm_read_attr(call->result, &n_finished_req_ids);

@@ -212,6 +212,8 @@ static void finish_step(uint64_t end_ns)
     struct pm_recorder *rec = pm_facts();
     if (rec == NULL)
         return;
+    if (fact->step == 0)
+        pm_recorder_identify(rec, PM_ROLE_WORKER, -1, -1);
     struct pm_worker_step *room = pm_recorder_reserve(rec, pm_facts_schema(&worker_step_schema));
     if (room != NULL) {
         *room = *fact;
