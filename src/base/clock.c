@@ -27,8 +27,7 @@ static struct {
     uint64_t rate;
 } steering;
 
-/* ---- arithmetic (clock_steer.h) ---------------------------------------------------------------
- */
+/* ---- arithmetic (clock_steer.h) ---- */
 
 /* Whether b differs from a by more than ppm. */
 static bool differs(uint64_t a, uint64_t b, uint64_t ppm)
@@ -77,8 +76,7 @@ enum pm_clock_verdict pm_clock_judge(const struct pm_clock_line *line,
     return PM_CLOCK_STEER;
 }
 
-/* ---- clocks ------------------------------------------------------------------------------------
- */
+/* ---- clocks ---- */
 
 uint64_t pm_clock_real_ns(void)
 {

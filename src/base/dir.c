@@ -22,8 +22,7 @@ static int last_error(void)
     return pm_error_from_errno(errno);
 }
 
-/* ---- random bytes -----------------------------------------------------------------------------
- */
+/* ---- random bytes ---- */
 
 /* One step of splitmix64 (Steele, Lea, Flood 2014). */
 static uint64_t mix(uint64_t *state)
@@ -59,8 +58,7 @@ void pm_dir_temporary_name(const char *name, char *out, size_t size)
     snprintf(out, size, ".%.200s.%ld.%08x", name, (long)getpid(), number);
 }
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 /* A walk in progress: where it stands, and what is left to walk. */
 struct walk {
@@ -226,8 +224,7 @@ int pm_dir_open_child(int dir_fd, const char *name, int *ret_fd)
     return 0;
 }
 
-/* ---- files ------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 int pm_dir_write_all(int fd, const void *bytes, size_t n)
 {

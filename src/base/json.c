@@ -101,8 +101,7 @@ int pm_json_finish(struct pm_json *json)
     return pm_buf_add_char(json->buf, '\n');
 }
 
-/* ---- text -------------------------------------------------------------------------------------
- */
+/* ---- text ---- */
 
 /* Whether a byte stands for itself inside quotes. */
 static bool is_plain(unsigned char c)
@@ -173,8 +172,7 @@ void pm_json_text(struct pm_json *json, const char *text)
         pm_json_text_bytes(json, text, strlen(text));
 }
 
-/* ---- other values -----------------------------------------------------------------------------
- */
+/* ---- other values ---- */
 
 void pm_json_raw(struct pm_json *json, const char *bytes, size_t n)
 {

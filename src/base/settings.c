@@ -45,7 +45,7 @@ static const enum type field_types[] = {
 #undef X
 };
 
-/* ---- values ---------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 static bool is_blank(char c)
 {
@@ -215,7 +215,7 @@ bool pm_setting_check(const struct pm_setting_row *row, const char *value, char 
     return false;
 }
 
-/* ---- the environment ------------------------------------------------------------------------- */
+/* ---- the environment ---- */
 
 /* Where values come from and complaints go. */
 struct source {

@@ -57,8 +57,7 @@ size_t pm_type_bytes(enum pm_type type)
     return 0;
 }
 
-/* ---- text out ---------------------------------------------------------------------------------
- */
+/* ---- text out ---- */
 
 /* What snprintf would do, piece by piece: counts everything, keeps what fits. */
 struct sink {
@@ -123,8 +122,7 @@ size_t pm_schema_to_text(const struct pm_schema *schema, char *out, size_t size)
     return sink.used;
 }
 
-/* ---- text in ----------------------------------------------------------------------------------
- */
+/* ---- text in ---- */
 
 /* Takes the next cell of the line at *at, up to the given end mark, which becomes NUL. */
 static bool take_cell(char **at, char end, const char **ret_cell)
@@ -291,8 +289,7 @@ int pm_schema_from_text(const char *text, size_t bytes, struct pm_schema **ret_s
     return 0;
 }
 
-/* ---- series -----------------------------------------------------------------------------------
- */
+/* ---- series ---- */
 
 /* How many fields have a sum, and how many a histogram. */
 static void count_aggs(const struct pm_schema *schema, size_t *ret_sums, size_t *ret_hists)
