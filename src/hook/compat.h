@@ -52,6 +52,7 @@ extern int _PyObject_LookupAttr(PyObject *object, PyObject *name, PyObject **ret
 #pragma weak PyIter_Send
 #pragma weak PyObject_GC_IsFinalized
 #pragma weak PyInterpreterState_Get
+#pragma weak PyObject_CallNoArgs
 
 /* The vectorcall function of a callable, NULL if it has none. 3.10 has this only as an inline
  * function over the type object: tp_vectorcall_offset is its eighth word there, and that version's

@@ -18,9 +18,11 @@ static const char *const serving_commands[] = {"serve", "run-batch", NULL};
 static const char *const serving_benches[] = {"latency", "throughput", NULL};
 
 /* Modules below vllm. that take --model and only talk to a server. */
-static const char *const client_modules[] = {"vllm.benchmarks.serve", "vllm.benchmarks.sweep", NULL};
+static const char *const client_modules[] = {"vllm.benchmarks.serve", "vllm.benchmarks.sweep",
+                                             NULL};
 
-/* Programs and modules that run another Python program in their own process: what they run decides. */
+/* Programs and modules that run another Python program in their own process: what they run decides.
+ */
 static const char *const runners[] = {"cProfile", "coverage",  "debugpy", "kernprof",
                                       "memray",   "pdb",       "profile", "pyinstrument",
                                       "scalene",  "viztracer", "trace",   NULL};
@@ -133,7 +135,8 @@ static bool vllm_file_serves(const char *path, struct words args)
            !asks_help(args);
 }
 
-/* What a runner of Python programs runs: -m MODULE or a script, among options that we do not know. */
+/* What a runner of Python programs runs: -m MODULE or a script, among options that we do not know.
+ */
 static bool runner_serves(struct words args)
 {
     for (; args.count > 0; args = skip(args, 1)) {

@@ -84,6 +84,15 @@ unsigned pm_facts_schema(const struct pm_schema *schema);
 /* The settings in force. */
 const struct pm_settings *pm_facts_settings(void);
 
+/* Gives birth to the session where that has not happened, and says what this process is (enum
+ * pm_role bits; engine and rank -1: not known). An engine's or worker's recorder has its helper
+ * thread, a front end's does without. False where there is no session to be had. (hook/session.c) */
+bool pm_facts_identify(unsigned roles, int engine, int rank);
+
+/* A fact about the process as a whole: written into its recorder, and again into one that is opened
+ * later. Values longer than 4 KiB are cut. (hook/session.c) */
+void pm_facts_attr(const char *key, const char *value) __attribute__((nonnull));
+
 /* A line on stderr under the seeds' console rules, only with VERBOSE (hook/console.c); never
  * raises. */
 void pm_facts_say(const char *format, ...) PM_PRINTF(1, 2);

@@ -142,10 +142,10 @@ static void test_order_of_rules(void **state)
         bool session;
         enum pm_gate_reason reason;
     } cases[] = {
-        {true, 0, true, PM_GATE_SWITCH_OFF},   {false, 0, true, PM_GATE_SWITCH_OFF},
-        {true, 1, false, PM_GATE_SWITCH_ON},   {false, 1, false, PM_GATE_SWITCH_ON},
-        {true, -1, true, PM_GATE_COMMAND},     {true, -1, false, PM_GATE_COMMAND},
-        {false, -1, true, PM_GATE_SESSION},    {false, -1, false, PM_GATE_NOTHING},
+        {true, 0, true, PM_GATE_SWITCH_OFF}, {false, 0, true, PM_GATE_SWITCH_OFF},
+        {true, 1, false, PM_GATE_SWITCH_ON}, {false, 1, false, PM_GATE_SWITCH_ON},
+        {true, -1, true, PM_GATE_COMMAND},   {true, -1, false, PM_GATE_COMMAND},
+        {false, -1, true, PM_GATE_SESSION},  {false, -1, false, PM_GATE_NOTHING},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct pm_gate_verdict verdict = pm_gate_decide(&(struct pm_gate_input){

@@ -1,0 +1,387 @@
+/*
+ * The session in this process (see session.h): what is reserved at activation, the birth, the
+ * recorder, and what a child of fork() does instead. GIL held everywhere but in the fork handler
+ * and in pm_session_finish; owns the recorder and the attributes.
+ */
+#include "hook/session.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "hook/compat.h"
+#include "hook/console.h"
+#include "hook/guard.h"
+#include "hook/hook.h"
+#include "probe/registry.h"
+#include "session/attrs.h"
+
+#define SCHEMAS_MAX 64
+#define ATTRIBUTES_MAX 1024
+#define VALUE_MAX 4096
+
+struct attribute {
+    char *key, *value;
+};
+
+static struct {
+    bool active, mute;
+    bool asked;         /* by the switch: not the command table's guess */
+    bool broken;        /* no directory or no recorder: said once, mute since */
+    bool simple_folder; /* loaded from, or met, a copy in a folder `simple` */
+    const char *entry;
+    struct pm_settings settings;
+    struct pm_birth birth;
+    char dir[PATH_MAX];       /* "" before the birth */
+    struct pm_recorder *full; /* rec, where it has its thread: what probes get */
+    struct pm_recorder *rec;
+    struct pm_recorder *stale; /* the parent's, in a child of fork */
+    unsigned roles;
+    int engine, rank;
+    const struct pm_schema *schemas[SCHEMAS_MAX];
+    size_t n_schemas;
+    struct attribute *attributes;
+    size_t n_attributes;
+} session = {.engine = -1, .rank = -1};
+
+/* ---- attributes ------------------------------------------------------------------------------ */
+
+static struct attribute *find_attribute(const char *key)
+{
+    for (size_t i = 0; i < session.n_attributes; i++) {
+        if (strcmp(session.attributes[i].key, key) == 0)
+            return &session.attributes[i];
+    }
+    return NULL;
+}
+
+const char *pm_session_attr_value(const char *key)
+{
+    const struct attribute *found = find_attribute(key);
+    return found ? found->value : NULL;
+}
+
+void pm_facts_attr(const char *key, const char *value)
+{
+    struct attribute *found = find_attribute(key);
+    if (found && strcmp(found->value, value) == 0)
+        return;
+    if (!found) {
+        if (!session.attributes)
+            session.attributes = calloc(ATTRIBUTES_MAX, sizeof *session.attributes);
+        if (!session.attributes || session.n_attributes == ATTRIBUTES_MAX)
+            return;
+        found = &session.attributes[session.n_attributes];
+        found->key = strdup(key);
+        if (!found->key)
+            return;
+        session.n_attributes++;
+        found->value = NULL;
+    }
+    char *copy = strndup(value, VALUE_MAX);
+    free(found->value);
+    found->value = copy ? copy : strdup("");
+    if (!found->value) { /* no memory at all: an attribute without value must not stay */
+        free(found->key);
+        *found = session.attributes[--session.n_attributes];
+        return;
+    }
+    if (session.rec)
+        pm_recorder_attr(session.rec, found->key, found->value);
+}
+
+void pm_session_attr_format(const char *key, const char *format, ...)
+{
+    char value[VALUE_MAX];
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(value, sizeof value, format, args);
+    va_end(args);
+    if (length >= 0)
+        pm_facts_attr(key, value);
+}
+
+/* ---- begin ----------------------------------------------------------------------------------- */
+
+static void keep_warning(const char *sentence, void *arg)
+{
+    (void)arg;
+    if (session.birth.root)
+        pm_console_line("[ProfileMate] %s", sentence);
+}
+
+static bool preset_is_named(void)
+{
+    const char *value = getenv("VLLM_PROFILING_PRESET");
+    const char *own = getenv("PROFILEMATE_PRESET");
+    return (value && value[0]) || (own && own[0]);
+}
+
+/* os.environ, so that what Python starts sees it too; that also sets it in the C environment. */
+static void put_token(void)
+{
+    char token[256];
+    pm_birth_format(&session.birth, token, sizeof token);
+    PyObject *os = PyDict_GetItemString(PyImport_GetModuleDict(), "os"); /* borrowed */
+    PyObject *environ = os ? PyObject_GetAttrString(os, "environ") : NULL;
+    PyObject *value = environ ? PyUnicode_FromString(token) : NULL;
+    PyObject *key = value ? PyUnicode_FromString(PM_SESSION_ENV) : NULL;
+    if (!key || PyObject_SetItem(environ, key, value) < 0) {
+        PyErr_Clear();
+        (void)setenv(PM_SESSION_ENV, token, 1);
+    }
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    Py_XDECREF(environ);
+}
+
+/* A child of fork(): Python's fork holds the GIL, so nothing here is half done. The recorder is
+ * the parent's and must not be touched but to be dropped, later. */
+static void forked(void)
+{
+    if (session.rec) {
+        session.stale = session.rec;
+        session.rec = session.full = NULL;
+        session.roles = 0;
+    }
+    session.birth.root = false;
+}
+
+void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
+{
+    const char *token = getenv(PM_SESSION_ENV);
+    bool found = token && pm_birth_parse(token, &session.birth) == 0;
+    bool same_process = found && session.birth.root_pid == (uint32_t)getpid();
+    /* A process that starts a server begins a session of its own; one that only executed itself
+     * again (same process) goes on with it. */
+    if (found && (same_process || !verdict->server)) {
+        session.birth.root = same_process;
+    } else {
+        pm_birth_reserve(&session.birth);
+        session.birth.root = true;
+        put_token();
+    }
+    session.active = true;
+    session.asked = verdict->reason == PM_GATE_SWITCH_ON;
+    session.entry = entry;
+    pm_settings_read(&session.settings, NULL, NULL, keep_warning, NULL);
+    (void)pm_settings_enable(NULL, NULL, keep_warning, NULL);
+    if (pm_place_is_simple(pm_place_file()))
+        pm_session_prefer_simple();
+    for (size_t p = 0; p < pm_probes_count; p++) {
+        for (size_t s = 0; s < pm_probes[p]->n_schemas && session.n_schemas < SCHEMAS_MAX; s++)
+            session.schemas[session.n_schemas++] = pm_probes[p]->schemas[s];
+    }
+    (void)pthread_atfork(NULL, NULL, forked);
+    pm_finish_register();
+}
+
+void pm_session_prefer_simple(void)
+{
+    if (!session.dir[0] && !preset_is_named())
+        session.settings.preset = PM_PRESET_SIMPLE;
+}
+
+bool pm_session_active(void)
+{
+    return session.active;
+}
+
+void pm_session_mute(void)
+{
+    session.mute = true;
+}
+
+const char *pm_session_dir(void)
+{
+    return session.dir;
+}
+
+const struct pm_birth *pm_session_birth(void)
+{
+    return &session.birth;
+}
+
+bool pm_session_was_asked(void)
+{
+    return session.asked;
+}
+
+/* ---- birth ----------------------------------------------------------------------------------- */
+
+/* One line where the session cannot be had, from the root or where there is no other to say it. */
+static void give_up(const char *what, const struct pm_error *err)
+{
+    session.broken = true;
+    pm_console_drop();
+    if (!session.birth.root)
+        return;
+    char line[768];
+    int length =
+        snprintf(line, sizeof line, "[ProfileMate] %s: %s; nothing is recorded\n", what, err->text);
+    if (length > 0)
+        pm_console_write(line, (size_t)length < sizeof line ? (size_t)length : sizeof line - 1);
+}
+
+static uint64_t ceiling_bytes(void)
+{
+    uint64_t mb = (uint64_t)session.settings.max_mb;
+    struct statfs fs;
+    if (mb == 0)
+        mb = statfs(session.dir, &fs) == 0 && fs.f_type == TMPFS_MAGIC ? 64
+             : session.asked                                           ? 2048
+                                                                       : 256;
+    return mb << 20;
+}
+
+static bool find_directory(bool *ret_made)
+{
+    struct pm_error err = {{0}};
+    bool fallback = false;
+    int status = pm_birth_directory(&session.birth, session.settings.dir, session.dir,
+                                    sizeof session.dir, ret_made, &fallback, &err);
+    if (status < 0) {
+        session.dir[0] = '\0';
+        give_up("no place for a session", &err);
+        return false;
+    }
+    if (fallback && *ret_made)
+        pm_console_line("[ProfileMate] %s cannot be written: the session goes to %s",
+                        session.settings.dir, session.dir);
+    return true;
+}
+
+static bool open_recorder(bool thread)
+{
+    struct pm_error err = {{0}};
+    struct pm_recorder_options options = {
+        .session_dir = session.dir,
+        .token = session.birth.token,
+        .schemas = session.schemas,
+        .n_schemas = session.n_schemas,
+        .ceiling_bytes = ceiling_bytes(),
+        .file_mode = (uint32_t)session.settings.mode,
+        .thread = thread,
+        .keyframe = pm_install_keyframe,
+    };
+    if (pm_recorder_open(&session.rec, &options, &err) < 0) {
+        session.rec = NULL;
+        give_up("the recorder could not be opened", &err);
+        return false;
+    }
+    session.full = thread ? session.rec : NULL;
+    for (size_t i = 0; i < session.n_attributes; i++)
+        pm_recorder_attr(session.rec, session.attributes[i].key, session.attributes[i].value);
+    pm_recorder_identify(session.rec, session.roles, session.engine, session.rank);
+    pm_guard_attach(session.rec);
+    return true;
+}
+
+static void close_recorder(void)
+{
+    if (!session.rec)
+        return;
+    pm_guard_attach(NULL);
+    struct pm_recorder *rec = session.rec;
+    session.rec = session.full = NULL;
+    pm_recorder_close(rec);
+}
+
+/* Gives birth, or takes up a session that lives; then everything that waited for it. */
+static bool ensure(bool thread)
+{
+    if (!session.active || session.mute || session.broken)
+        return false;
+    if (session.stale) {
+        pm_recorder_abandon(session.stale);
+        session.stale = NULL;
+        pm_install_reset();
+    }
+    bool made = false, first = session.dir[0] == '\0';
+    if (session.rec && (session.full || !thread))
+        return true;
+    close_recorder(); /* one without thread: this process is more than a front end */
+    if (first && !find_directory(&made))
+        return false;
+    if (first) {
+        pm_about_process(session.entry);
+        pm_install_attributes();
+    }
+    if (!open_recorder(thread))
+        return false;
+    if (made)
+        pm_about_write_metadata();
+    if (first)
+        pm_console_born(&session.settings, session.dir, made);
+    return true;
+}
+
+bool pm_facts_identify(unsigned roles, int engine, int rank)
+{
+    session.roles |= roles;
+    if (engine >= 0)
+        session.engine = engine;
+    if (rank >= 0)
+        session.rank = rank;
+    if (!ensure((session.roles & (PM_ROLE_ENGINE | PM_ROLE_WORKER)) != 0))
+        return false;
+    pm_recorder_identify(session.rec, session.roles, session.engine, session.rank);
+    return true;
+}
+
+/* ---- what probes see (probe/probe.h) --------------------------------------------------------- */
+
+struct pm_recorder *pm_facts(void)
+{
+    if (session.full)
+        return session.full;
+    return ensure(true) ? session.full : NULL;
+}
+
+unsigned pm_facts_schema(const struct pm_schema *schema)
+{
+    for (size_t i = 0; i < session.n_schemas; i++) {
+        if (session.schemas[i] == schema)
+            return (unsigned)i;
+    }
+    return SCHEMAS_MAX; /* none of the registry's: the recorder refuses it */
+}
+
+const struct pm_settings *pm_facts_settings(void)
+{
+    return &session.settings;
+}
+
+void pm_facts_say(const char *format, ...)
+{
+    if (!session.settings.verbose && !session.settings.debug)
+        return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    int length = vsnprintf(line, sizeof line - 1, format, args);
+    va_end(args);
+    if (length < 0)
+        return;
+    pm_console_line("%s", line);
+}
+
+/* ---- end ------------------------------------------------------------------------------------- */
+
+void pm_session_finish(bool python_has_gone)
+{
+    bool root = session.birth.root && session.birth.root_pid == (uint32_t)getpid();
+    /* With Python still alive (a library called exit) a thread may be in a hook: the file is valid
+     * as it is. */
+    if (python_has_gone && session.rec && !pm_recorder_forked(session.rec))
+        close_recorder();
+    if (root && session.dir[0] && !session.broken)
+        pm_finish_export(session.dir);
+}

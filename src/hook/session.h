@@ -1,0 +1,67 @@
+/*
+ * The session in this process: reserved in memory when the gate opens, born (directory, banner,
+ * recorder) with the first engine configuration or the first fact, taken up afresh in a child of
+ * fork(). The other half of its face, what probes see, is in probe/probe.h (pm_facts…).
+ *
+ * Everything is called with the GIL held but pm_session_finish, which runs when Python has gone.
+ */
+#ifndef PM_HOOK_SESSION_H
+#define PM_HOOK_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/settings.h"
+#include "hook/gate.h"
+#include "recorder/birth.h"
+#include "recorder/recorder.h"
+
+/* Takes the settings from the environment and the session's name and token from the environment or
+ * makes them up; puts the token where children find it. entry: "pythonpath", "pth" or "plugin".
+ * Once per process; touches no file. */
+void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry);
+
+/* Whether pm_session_begin was called. */
+bool pm_session_active(void);
+
+/* A switch that was turned off after all: no session is born here any more. */
+void pm_session_mute(void);
+
+/* A copy of the extension in a folder `simple` was met: that preset is meant, unless one is named
+ * or the session has been born. */
+void pm_session_prefer_simple(void);
+
+/* pm_facts_attr with a format. */
+void pm_session_attr_format(const char *key, const char *format, ...) PM_PRINTF(2, 3);
+
+/* What was last set for a key, NULL if nothing was. */
+const char *pm_session_attr_value(const char *key);
+
+/* "" before the birth. */
+const char *pm_session_dir(void);
+const struct pm_birth *pm_session_birth(void);
+
+/* Whether the switch asked for it, rather than the command line or the parent. */
+bool pm_session_was_asked(void);
+
+/* The end of the process, from libc's exit: closes the recorder if Python has gone, and in the root
+ * process starts the export. */
+void pm_session_finish(bool python_has_gone);
+
+/* ---- about.c: what a process says about itself ---- */
+
+/* Sets the attributes that hold for the process as a whole. */
+void pm_about_process(const char *entry);
+
+/* Writes the first metadata.json into the session's folder. */
+void pm_about_write_metadata(void);
+
+/* ---- finish.c ---- */
+
+/* Registers the end of the process with libc: once. */
+void pm_finish_register(void);
+
+/* Starts the export of a session whose root process ends here (see finish.c). */
+void pm_finish_export(const char *session_dir);
+
+#endif

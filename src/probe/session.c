@@ -1,0 +1,224 @@
+/*
+ * Probe session: what kind of process this is, and the engine's configuration. The first engine
+ * configuration that is built gives birth to the session (its directory and the banner); engine
+ * cores and workers join it here, before their first fact.
+ *
+ * Runs in front ends, engine cores and workers, under the GIL, a few times in a process's life. It
+ * records attributes only.
+ */
+#include "probe/probe.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "hook/guard.h"
+#include "hook/read.h"
+#include "session/attrs.h"
+
+#define VALUE_MAX 512
+#define KEY_MAX 96
+
+/* ---- values as text ---------------------------------------------------------------------------
+ */
+
+/* torch.bfloat16 and other things with a short str(); enums by their name. */
+static bool text_of_object(PyObject *value, char *out, size_t size)
+{
+    static struct pm_name n_name = PM_NAME("name");
+    if (pm_read_text(value, &n_name, out, size, NULL))
+        return true;
+    PyObject *text = PyObject_Str(value);
+    char whole[VALUE_MAX];
+    bool done = text && pm_text(text, whole, sizeof whole, NULL);
+    Py_XDECREF(text);
+    pm_guard_discard();
+    if (done) {
+        static const char torch[] = "torch.";
+        bool is_torch = strncmp(whole, torch, sizeof torch - 1) == 0;
+        snprintf(out, size, "%s", is_torch ? whole + sizeof torch - 1 : whole);
+    }
+    return done;
+}
+
+static bool text_of(PyObject *value, char *out, size_t size)
+{
+    if (!value || value == Py_None)
+        return false;
+    if (PyBool_Check(value)) {
+        snprintf(out, size, "%d", value == Py_True);
+        return true;
+    }
+    if (PyUnicode_Check(value))
+        return pm_text(value, out, size, NULL);
+    return text_of_object(value, out, size);
+}
+
+/* A model may be named by an address: the part before "?" without user and password is kept. */
+static void mask_address(char *text)
+{
+    char *scheme = strstr(text, "://");
+    if (!scheme)
+        return;
+    char *host = scheme + 3;
+    host[strcspn(host, "?#")] = '\0';
+    char *at = memchr(host, '@', strcspn(host, "/"));
+    if (at)
+        memmove(host, at + 1, strlen(at + 1) + 1);
+}
+
+/* ---- the configuration ------------------------------------------------------------------------
+ */
+
+/* Attribute `to` from config.<part>.<from>. */
+struct row {
+    struct pm_name part, from;
+    const char *to;
+};
+#define ROW(part_, from_, to_)                                                                     \
+    {                                                                                              \
+        .part = PM_NAME(part_), .from = PM_NAME(from_), .to = (to_)                                \
+    }
+static struct row rows[] = {
+    ROW("model_config", "model", PM_ATTR_MODEL),
+    ROW("model_config", "max_model_len", PM_ATTR_CONFIG_PREFIX "max_model_len"),
+    ROW("model_config", "dtype", PM_ATTR_CONFIG_PREFIX "dtype"),
+    ROW("model_config", "enforce_eager", PM_ATTR_CONFIG_PREFIX "enforce_eager"),
+    ROW("model_config", "quantization", PM_ATTR_CONFIG_PREFIX "quantization"),
+    ROW("model_config", "seed", PM_ATTR_CONFIG_PREFIX "seed"),
+    ROW("model_config", "runner_type", PM_ATTR_CONFIG_PREFIX "runner_type"),
+    ROW("scheduler_config", "max_num_seqs", PM_ATTR_CONFIG_PREFIX "max_num_seqs"),
+    ROW("scheduler_config", "max_num_batched_tokens",
+        PM_ATTR_CONFIG_PREFIX "max_num_batched_tokens"),
+    ROW("scheduler_config", "max_num_scheduled_tokens",
+        PM_ATTR_CONFIG_PREFIX "max_num_scheduled_tokens"),
+    ROW("scheduler_config", "enable_chunked_prefill",
+        PM_ATTR_CONFIG_PREFIX "enable_chunked_prefill"),
+    ROW("scheduler_config", "async_scheduling", PM_ATTR_CONFIG_PREFIX "async_scheduling"),
+    ROW("scheduler_config", "policy", PM_ATTR_CONFIG_PREFIX "policy"),
+    ROW("cache_config", "gpu_memory_utilization", PM_ATTR_CONFIG_PREFIX "gpu_memory_utilization"),
+    ROW("cache_config", "block_size", PM_ATTR_CONFIG_PREFIX "block_size"),
+    ROW("cache_config", "num_gpu_blocks", PM_ATTR_CONFIG_PREFIX "num_gpu_blocks"),
+    ROW("cache_config", "enable_prefix_caching", PM_ATTR_CONFIG_PREFIX "enable_prefix_caching"),
+    ROW("cache_config", "cache_dtype", PM_ATTR_CONFIG_PREFIX "kv_cache_dtype"),
+    ROW("compilation_config", "cudagraph_mode", PM_ATTR_CONFIG_PREFIX "cudagraph_mode"),
+    ROW("parallel_config", "tensor_parallel_size", PM_ATTR_PARALLEL_PREFIX "tensor"),
+    ROW("parallel_config", "pipeline_parallel_size", PM_ATTR_PARALLEL_PREFIX "pipeline"),
+    ROW("parallel_config", "data_parallel_size", PM_ATTR_PARALLEL_PREFIX "data"),
+    ROW("parallel_config", "data_parallel_rank", PM_ATTR_PARALLEL_PREFIX "data_rank"),
+    ROW("parallel_config", "data_parallel_master_ip", PM_ATTR_PARALLEL_PREFIX "data_master_ip"),
+    ROW("parallel_config", "enable_expert_parallel", PM_ATTR_PARALLEL_PREFIX "expert"),
+    ROW("parallel_config", "world_size", PM_ATTR_PARALLEL_PREFIX "world"),
+    ROW("device_config", "device_type", PM_ATTR_DEVICE),
+};
+
+static void read_config(PyObject *config)
+{
+    static struct pm_name n_instance_id = PM_NAME("instance_id");
+    char value[VALUE_MAX];
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        PyObject *part = pm_read_attr(config, &rows[i].part);
+        PyObject *object = part ? pm_read_attr(part, &rows[i].from) : NULL;
+        if (text_of(object, value, sizeof value)) {
+            if (strcmp(rows[i].to, PM_ATTR_MODEL) == 0)
+                mask_address(value);
+            pm_facts_attr(rows[i].to, value);
+        }
+        Py_XDECREF(object);
+        Py_XDECREF(part);
+    }
+    if (pm_read_text(config, &n_instance_id, value, sizeof value, NULL) && value[0])
+        pm_facts_attr(PM_ATTR_INSTANCE_ID, value);
+}
+
+/* The engine's number in its deployment. Models without experts run each data-parallel engine as
+ * if alone, with rank 0; data_parallel_index has its number then. */
+static int engine_of(PyObject *config)
+{
+    static struct pm_name n_parallel_config = PM_NAME("parallel_config");
+    static struct pm_name n_index = PM_NAME("data_parallel_index");
+    static struct pm_name n_rank = PM_NAME("data_parallel_rank");
+    PyObject *parallel = pm_read_attr(config, &n_parallel_config);
+    uint64_t number = 0;
+    bool known = parallel && (pm_read_u64(parallel, &n_index, &number) ||
+                              pm_read_u64(parallel, &n_rank, &number));
+    Py_XDECREF(parallel);
+    return known && number < 1000000 ? (int)number : -1;
+}
+
+/* ---- the hooks --------------------------------------------------------------------------------
+ */
+
+/* EngineArgs.create_engine_config(self, …) -> VllmConfig */
+static void configured(struct pm_call *call)
+{
+    if (call->result && call->result != Py_None && pm_facts_identify(PM_ROLE_FRONTEND, -1, -1))
+        read_config(call->result);
+}
+
+static PyObject *config_argument(struct pm_call *call)
+{
+    static struct pm_name n_vllm_config = PM_NAME("vllm_config");
+    return pm_call_arg(call, 1, &n_vllm_config);
+}
+
+/* EngineCore.__init__(self, vllm_config, …) */
+static void engine_begins(struct pm_call *call)
+{
+    PyObject *config = config_argument(call);
+    if (config && pm_facts_identify(PM_ROLE_ENGINE, engine_of(config), -1))
+        read_config(config);
+}
+
+/* It has sized the KV cache by now. */
+static void engine_ready(struct pm_call *call)
+{
+    PyObject *config = config_argument(call);
+    if (config && call->result)
+        read_config(config);
+}
+
+/* Worker.__init__(self, vllm_config, local_rank, rank, …) */
+static void worker_begins(struct pm_call *call)
+{
+    static struct pm_name n_rank = PM_NAME("rank");
+    PyObject *config = config_argument(call);
+    PyObject *argument = pm_call_arg(call, 3, &n_rank);
+    uint64_t rank = 0;
+    bool known = argument && pm_u64(argument, &rank) && rank < 1000000;
+    if (config && pm_facts_identify(PM_ROLE_WORKER, engine_of(config), known ? (int)rank : -1))
+        read_config(config);
+}
+
+static const struct pm_target targets[] = {
+    {
+        .module = "vllm.engine.arg_utils",
+        .qualname = "EngineArgs.create_engine_config",
+        .kind = PM_TARGET_METHOD,
+        .versions = "0.11.0+",
+        .quiet_when = "the engine was not configured in this process",
+        .leave = configured,
+    },
+    {
+        .module = "vllm.v1.engine.core",
+        .qualname = "EngineCore.__init__",
+        .kind = PM_TARGET_METHOD,
+        .versions = "0.11.0+",
+        .quiet_when = "this process is no engine core",
+        .enter = engine_begins,
+        .leave = engine_ready,
+    },
+    {
+        .module = "vllm.v1.worker.gpu_worker",
+        .qualname = "Worker.__init__",
+        .kind = PM_TARGET_METHOD,
+        .versions = "0.11.0+",
+        .quiet_when = "this process is no worker",
+        .enter = worker_begins,
+    },
+};
+
+const struct pm_probe pm_probe_session = {
+    .name = "session",
+    .targets = targets,
+    .n_targets = sizeof targets / sizeof targets[0],
+};
