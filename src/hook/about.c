@@ -5,17 +5,15 @@
  */
 #include "hook/session.h"
 
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/mask.h"
 #include "hook/compat.h"
 #include "hook/hook.h"
 #include "probe/probe.h"
@@ -62,6 +60,15 @@ static void set_executable(void)
     if (text)
         pm_facts_attr(PM_ATTR_EXECUTABLE, text);
     PyErr_Clear();
+}
+
+static void set_command(void)
+{
+    static char command[4096];
+    const char *words[PM_ARGUMENTS_MAX];
+    size_t count = pm_hook_arguments(words, PM_ARGUMENTS_MAX);
+    if (count > 0 && pm_mask_command(count, words, command, sizeof command) > 0)
+        pm_facts_attr(PM_ATTR_COMMAND, command);
 }
 
 /* A value as one would write it in the environment. */
@@ -126,6 +133,7 @@ void pm_about_process(const char *entry)
     pm_facts_attr(PM_ATTR_PYTHON, python);
     set_versions();
     set_executable();
+    set_command();
     pm_facts_attr(PM_ATTR_ENTRY, entry);
     pm_facts_attr(PM_ATTR_EXTENSION, pm_place_file());
     if (uname(&host) == 0)
@@ -189,7 +197,7 @@ void pm_about_write_metadata(void)
 {
     const struct pm_settings *settings = pm_facts_settings();
     const char *dir = pm_session_dir(), *name = strrchr(dir, '/');
-    char start[64], path[PATH_MAX], temporary[PATH_MAX];
+    char start[64];
     struct utsname host;
     struct pm_buf buf;
     struct pm_json json;
@@ -209,17 +217,8 @@ void pm_about_write_metadata(void)
     each_setting(write_setting, &json);
     pm_json_end(&json);
     pm_json_end(&json);
-    if (pm_json_finish(&json) == 0 &&
-        snprintf(path, sizeof path, "%s/metadata.json", dir) < (int)sizeof path &&
-        snprintf(temporary, sizeof temporary, "%s/metadata.json.new", dir) <
-            (int)sizeof temporary) {
-        int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-                      (mode_t)settings->mode);
-        bool written = fd >= 0 && pm_buf_flush(&buf, fd) == 0;
-        if (fd >= 0)
-            close(fd);
-        if (!written || rename(temporary, path) < 0)
-            (void)unlink(temporary);
-    }
+    if (pm_json_finish(&json) == 0)
+        (void)!pm_birth_write_file(dir, "metadata.json", buf.data, buf.used,
+                                   (uint32_t)settings->mode);
     pm_buf_release(&buf);
 }

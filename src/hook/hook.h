@@ -31,6 +31,11 @@ struct pm_hook {
 /* The state in force, NULL before activation. */
 struct pm_hook *pm_hook_current(void);
 
+/* The interpreter's command line (sys.orig_argv) into words, at most `most`; how many. The texts
+ * are the interpreter's own. */
+#define PM_ARGUMENTS_MAX 1024
+size_t pm_hook_arguments(const char **words, size_t most);
+
 /* ---- place.c: where this copy of the extension lies ---- */
 
 /* Its full path, "" if that cannot be found out. No GIL needed. */

@@ -20,7 +20,6 @@
 #include "hook/session.h"
 #include "session/attrs.h"
 
-#define ARGUMENTS_MAX 4096
 #define CAPSULE_VERSION 1
 static const char capsule_key[] = "_profilemate";
 static const char capsule_name[] = "profilemate.copy";
@@ -42,13 +41,12 @@ struct pm_hook *pm_hook_current(void)
 
 /* ---- activation ------------------------------------------------------------------------------ */
 
-/* The command line's words, into `words`; how many. The text is the interpreter's. */
-static size_t read_arguments(const char **words)
+size_t pm_hook_arguments(const char **words, size_t most)
 {
     PyObject *list = PySys_GetObject("orig_argv"); /* borrowed */
     Py_ssize_t count = list && PyList_Check(list) ? PyList_Size(list) : 0;
     size_t used = 0;
-    for (Py_ssize_t i = 0; i < count && used < ARGUMENTS_MAX; i++) {
+    for (Py_ssize_t i = 0; i < count && used < most; i++) {
         const char *text = PyUnicode_AsUTF8AndSize(PyList_GetItem(list, i), NULL);
         if (!text)
             PyErr_Clear(); /* bytes that are no text: no word that we know */
@@ -61,16 +59,14 @@ static struct pm_gate_verdict decide(void)
 {
     const char *token = getenv(PM_SESSION_ENV);
     struct pm_birth birth;
-    const char **words = malloc(ARGUMENTS_MAX * sizeof *words);
+    const char *words[PM_ARGUMENTS_MAX];
     struct pm_gate_input input = {
-        .argc = words ? read_arguments(words) : 0,
+        .argc = pm_hook_arguments(words, PM_ARGUMENTS_MAX),
         .argv = words,
         .enable = pm_settings_enable(NULL, NULL, NULL, NULL),
         .session = token && pm_birth_parse(token, &birth) == 0,
     };
-    struct pm_gate_verdict verdict = pm_gate_decide(&input);
-    free(words);
-    return verdict;
+    return pm_gate_decide(&input);
 }
 
 /* The gate is open: takes up the session and watches imports. */

@@ -39,8 +39,7 @@ static struct {
     const char *entry;
     struct pm_settings settings;
     struct pm_birth birth;
-    char dir[PATH_MAX];       /* "" before the birth */
-    struct pm_recorder *full; /* rec, where it has its thread: what probes get */
+    char dir[PATH_MAX]; /* "" before the birth */
     struct pm_recorder *rec;
     struct pm_recorder *stale; /* the parent's, in a child of fork */
     unsigned roles;
@@ -148,7 +147,7 @@ static void forked(void)
 {
     if (session.rec) {
         session.stale = session.rec;
-        session.rec = session.full = NULL;
+        session.rec = NULL;
         session.roles = 0;
     }
     session.birth.root = false;
@@ -172,6 +171,7 @@ void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
     session.asked = verdict->reason == PM_GATE_SWITCH_ON;
     session.entry = entry;
     pm_settings_read(&session.settings, NULL, NULL, keep_warning, NULL);
+    session.birth.file_mode = (uint32_t)session.settings.mode;
     (void)pm_settings_enable(NULL, NULL, keep_warning, NULL);
     if (pm_place_is_simple(pm_place_file()))
         pm_session_prefer_simple();
@@ -258,7 +258,7 @@ static bool find_directory(bool *ret_made)
     return true;
 }
 
-static bool open_recorder(bool thread)
+static bool open_recorder(void)
 {
     struct pm_error err = {{0}};
     struct pm_recorder_options options = {
@@ -268,7 +268,7 @@ static bool open_recorder(bool thread)
         .n_schemas = session.n_schemas,
         .ceiling_bytes = ceiling_bytes(),
         .file_mode = (uint32_t)session.settings.mode,
-        .thread = thread,
+        .thread = true, /* started by the first fact: a front end that records none has none */
         .keyframe = pm_install_keyframe,
     };
     if (pm_recorder_open(&session.rec, &options, &err) < 0) {
@@ -276,7 +276,6 @@ static bool open_recorder(bool thread)
         give_up("the recorder could not be opened", &err);
         return false;
     }
-    session.full = thread ? session.rec : NULL;
     for (size_t i = 0; i < session.n_attributes; i++)
         pm_recorder_attr(session.rec, session.attributes[i].key, session.attributes[i].value);
     pm_recorder_identify(session.rec, session.roles, session.engine, session.rank);
@@ -286,17 +285,17 @@ static bool open_recorder(bool thread)
 
 static void close_recorder(void)
 {
-    if (!session.rec)
-        return;
-    pm_guard_attach(NULL);
     struct pm_recorder *rec = session.rec;
-    session.rec = session.full = NULL;
+    pm_guard_attach(NULL);
+    session.rec = NULL;
     pm_recorder_close(rec);
 }
 
 /* Gives birth, or takes up a session that lives; then everything that waited for it. */
-static bool ensure(bool thread)
+static bool ensure(void)
 {
+    if (session.rec)
+        return true;
     if (!session.active || session.mute || session.broken)
         return false;
     if (session.stale) {
@@ -305,16 +304,13 @@ static bool ensure(bool thread)
         pm_install_reset();
     }
     bool made = false, first = session.dir[0] == '\0';
-    if (session.rec && (session.full || !thread))
-        return true;
-    close_recorder(); /* one without thread: this process is more than a front end */
     if (first && !find_directory(&made))
         return false;
     if (first) {
         pm_about_process(session.entry);
         pm_install_attributes();
     }
-    if (!open_recorder(thread))
+    if (!open_recorder())
         return false;
     if (made)
         pm_about_write_metadata();
@@ -330,7 +326,7 @@ bool pm_facts_identify(unsigned roles, int engine, int rank)
         session.engine = engine;
     if (rank >= 0)
         session.rank = rank;
-    if (!ensure((session.roles & (PM_ROLE_ENGINE | PM_ROLE_WORKER)) != 0))
+    if (!ensure())
         return false;
     pm_recorder_identify(session.rec, session.roles, session.engine, session.rank);
     return true;
@@ -340,9 +336,9 @@ bool pm_facts_identify(unsigned roles, int engine, int rank)
 
 struct pm_recorder *pm_facts(void)
 {
-    if (session.full)
-        return session.full;
-    return ensure(true) ? session.full : NULL;
+    if (__builtin_expect(session.rec != NULL, 1))
+        return session.rec;
+    return ensure() ? session.rec : NULL;
 }
 
 unsigned pm_facts_schema(const struct pm_schema *schema)
@@ -375,6 +371,29 @@ void pm_facts_say(const char *format, ...)
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
+/* Whether dir is this session's, born by another process of the server. */
+static bool is_ours(const char *dir)
+{
+    struct pm_birth_file file;
+    return pm_birth_read(dir, &file) == 0 &&
+           memcmp(file.birth.token, session.birth.token, PM_TOKEN_BYTES) == 0;
+}
+
+/* A root that only starts others (torchrun) never opens the session itself. */
+static bool find_born(char *out, size_t size)
+{
+    for (int n = 1; n <= 9; n++) {
+        int length =
+            n == 1 ? snprintf(out, size, "%s/%s", session.settings.dir, session.birth.name)
+                   : snprintf(out, size, "%s/%s_%d", session.settings.dir, session.birth.name, n);
+        if (length < 0 || (size_t)length >= size || access(out, F_OK) < 0)
+            return false;
+        if (is_ours(out))
+            return true;
+    }
+    return false;
+}
+
 void pm_session_finish(bool python_has_gone)
 {
     bool root = session.birth.root && session.birth.root_pid == (uint32_t)getpid();
@@ -382,6 +401,8 @@ void pm_session_finish(bool python_has_gone)
      * as it is. */
     if (python_has_gone && session.rec && !pm_recorder_forked(session.rec))
         close_recorder();
-    if (root && session.dir[0] && !session.broken)
+    if (!root || session.broken || session.mute)
+        return;
+    if (session.dir[0] || find_born(session.dir, sizeof session.dir))
         pm_finish_export(session.dir);
 }
