@@ -8,5 +8,13 @@ foreach(source IN LISTS pm_unit_tests)
     target_link_libraries(${name} PRIVATE
         pm_view pm_reader pm_recorder pm_session pm_base PkgConfig::CMOCKA Threads::Threads ${CMAKE_DL_LIBS} m)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    # Tests that make allocations fail (tests/unit/torture.h) are linked with its wrappers.
+    file(STRINGS ${source} torture REGEX "^#include \"torture.h\"")
+    if(torture)
+        foreach(function IN ITEMS malloc calloc realloc aligned_alloc posix_memalign strdup strndup)
+            target_link_options(${name} PRIVATE -Wl,--wrap=${function})
+        endforeach()
+    endif()
     add_test(NAME ${name} COMMAND ${name})
 endforeach()
+include(${CMAKE_CURRENT_LIST_DIR}/tests-ext.cmake)
