@@ -1,6 +1,14 @@
 # The program: bin/profilemate.
 file(GLOB pm_cmd_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/cmd/*.c)
 if(EXISTS ${CMAKE_SOURCE_DIR}/src/cmd/main.c)
-    add_executable(profilemate ${pm_cmd_sources})
+    # doctor's question to Python travels inside the program, as the bytes of a C array.
+    set(pm_probe_script ${CMAKE_SOURCE_DIR}/src/cmd/doctor_probe.py)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${pm_probe_script})
+    file(READ ${pm_probe_script} pm_probe_bytes HEX)
+    string(REGEX REPLACE "(..)" "0x\\1," pm_probe_bytes "${pm_probe_bytes}")
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/cmd/doctor_probe.inc CONTENT "${pm_probe_bytes}0\n" @ONLY)
+
+    # The gate is pure C and belongs to the extension; doctor asks it what it would decide.
+    add_executable(profilemate ${pm_cmd_sources} ${CMAKE_SOURCE_DIR}/src/hook/gate.c)
     target_link_libraries(profilemate PRIVATE pm_view pm_reader pm_recorder pm_session pm_base Threads::Threads m)
 endif()

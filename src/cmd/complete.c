@@ -1,0 +1,40 @@
+/*
+ * Completing a session. See complete.h.
+ */
+#include "cmd/complete.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "cmd/cmd.h"
+#include "recorder/birth.h"
+
+bool pm_session_is_running(const struct pm_session *session)
+{
+    for (size_t i = 0; i < pm_session_process_count(session); i++)
+        if (pm_process_info(pm_session_process(session, i))->life == PM_LIFE_RUNNING)
+            return true;
+    return false;
+}
+
+const char *pm_session_state(const struct pm_session *session)
+{
+    size_t count = pm_session_process_count(session);
+    bool killed = false;
+    if (pm_session_is_running(session))
+        return "running";
+    for (size_t i = 0; i < count; i++)
+        if (pm_process_info(pm_session_process(session, i))->life == PM_LIFE_KILLED)
+            killed = true;
+    return count == 0 ? "empty" : killed ? "killed" : "ended";
+}
+
+int pm_complete_open(const struct pm_place *place, struct pm_session **ret_session,
+                     struct pm_error *err)
+{
+    struct pm_error trouble = {""};
+    /* Nothing to do for most: only where the session lies on a network file system. */
+    if (place->owner == geteuid() && pm_birth_unspool(place->path, NULL, &trouble) != 0)
+        pm_complain("%s, the records are read where they are", trouble.text);
+    return pm_session_open(ret_session, place->path, err);
+}
