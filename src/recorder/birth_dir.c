@@ -252,7 +252,7 @@ int pm_birth_directory(const struct pm_birth *wanted, const char *base_dir, char
     /* joining comes first: another process may have had to fall back */
     for (size_t i = 0; i < count; i++)
         pm_birth_base_open(&bases[i], false);
-    for (size_t i = 0; i < count && status == -PM_ENOTFOUND; i++)
+    for (size_t i = 0; i < count && (status == -PM_ENOTFOUND || status == -PM_EPERMISSION); i++)
         if (bases[i].fd >= 0) {
             used = i;
             status = find(bases[i].fd, &birth, entry, &file);
