@@ -159,8 +159,9 @@ void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
     bool found = token && pm_birth_parse(token, &session.birth) == 0;
     bool same_process = found && session.birth.root_pid == (uint32_t)getpid();
     /* A process that starts a server begins a session of its own; one that only executed itself
-     * again (same process) goes on with it. */
-    if (found && (same_process || !verdict->server)) {
+     * again (same process) goes on with it, and `profilemate run` made the session for the server
+     * that it starts, perhaps by way of a script. */
+    if (found && (same_process || !verdict->server || getenv("PROFILEMATE_RUN"))) {
         session.birth.root = same_process;
     } else {
         pm_birth_reserve(&session.birth);

@@ -22,8 +22,8 @@ MAY_USE = {
 # What a probe is given of the hooks: reading objects, the guard, and Python itself.
 EXTRA = {
     "probe": {"hook/compat.h", "hook/read.h", "hook/guard.h"},
-    # The table of hooks is data, which `doctor` reads without Python.
-    "cmd": {"probe/targets.def"},
+    # The table of hooks is data, which `doctor` reads without Python; the gate, which it asks, is pure C.
+    "cmd": {"probe/targets.def", "probe/step_facts.h", "hook/gate.h"},
     # What the step facts mean: structs and enums, pure C.
     "reader": {"probe/step_facts.h"},
     "view": {"probe/step_facts.h"},
