@@ -72,7 +72,8 @@ static const struct pm_schema *const kit_schemas[KIT_SCHEMAS] = {
     &kit_tables[0], &kit_tables[1], &kit_tables[2], &kit_tables[3], &kit_tables[4]};
 static const uint8_t kit_token[PM_TOKEN_BYTES] = "0123456789abcde";
 
-/* Values of the live copy: step has 3 classes of count, dur sum, tokens sum; the others count, sum. */
+/* Values of the live copy: step has 3 classes of count, dur sum, tokens sum; the others count, sum.
+ */
 #define KIT_VALUES (3 * 3 + 4 * 2)
 #define KIT_HISTS 3
 
@@ -150,7 +151,7 @@ static inline struct pm_recorder *kit_open(const struct pm_recorder_options *opt
 
 struct kit_check {
     struct walk *walk;
-    uint64_t next[KIT_SCHEMAS];  /* the number that is due; the first one seen sets it */
+    uint64_t next[KIT_SCHEMAS]; /* the number that is due; the first one seen sets it */
     bool seen[KIT_SCHEMAS];
     uint64_t found[KIT_SCHEMAS];
     const struct pm_live_head *live;
@@ -160,8 +161,9 @@ struct kit_check {
     const struct walk_segment *segment;
 };
 
-static inline void kit_visit(void *arg, const struct walk_segment *segment, uint32_t schema, uint64_t fact,
-                      const unsigned char *payload, size_t bytes, int in_keyframe)
+static inline void kit_visit(void *arg, const struct walk_segment *segment, uint32_t schema,
+                             uint64_t fact, const unsigned char *payload, size_t bytes,
+                             int in_keyframe)
 {
     struct kit_check *check = arg;
     (void)in_keyframe;
@@ -215,10 +217,10 @@ static inline void kit_visit(void *arg, const struct walk_segment *segment, uint
     }
 }
 
-/* Walks the file at path and checks all that a reader relies on. written[schema]: records committed,
- * numbered from 0 in each schema; exact: not one more than that. */
+/* Walks the file at path and checks all that a reader relies on. written[schema]: records
+ * committed, numbered from 0 in each schema; exact: not one more than that. */
 static inline void kit_check_walked(struct kit_check *check, struct walk *walk,
-                             const uint64_t written[KIT_SCHEMAS], bool exact)
+                                    const uint64_t written[KIT_SCHEMAS], bool exact)
 {
     memset(check, 0, sizeof *check);
     check->walk = walk;
@@ -266,7 +268,8 @@ static inline void kit_check_walked(struct kit_check *check, struct walk *walk,
     for (unsigned i = 0; i < 3; i++) {
         for (uint64_t n = 0; n < values[9 + 2 * i]; n++) {
             struct kit_small small = {n, n % 13};
-            pm_schema_accumulate(&kit_tables[KIT_BLOCK + i], &small, want.values + 9 + 2 * i, want_hists);
+            pm_schema_accumulate(&kit_tables[KIT_BLOCK + i], &small, want.values + 9 + 2 * i,
+                                 want_hists);
         }
     }
     const uint64_t counts[4] = {steps, values[9], values[11], values[13]};
@@ -286,7 +289,7 @@ static inline void kit_check_walked(struct kit_check *check, struct walk *walk,
 
 /* The only file of the session; fails the test on any fault. The caller frees the walk. */
 static inline void kit_check_session(const char *session_dir, const uint64_t written[KIT_SCHEMAS],
-                              struct walk *walk)
+                                     struct walk *walk)
 {
     char path[600];
     struct kit_check *check = calloc(1, sizeof *check);

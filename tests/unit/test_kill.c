@@ -124,8 +124,8 @@ static void nothing_committed_is_lost(void **state)
     const char *text = getenv("PM_KILLS");
     unsigned kills = text != NULL ? (unsigned)strtoul(text, NULL, 10) : 2000;
     struct tally tally = {0};
-    struct shared *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct shared *shared =
+        mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(shared != MAP_FAILED);
     /* Mostly in memory, for speed; every 8th on the disk. */
     bool memory = access("/dev/shm", W_OK) == 0;

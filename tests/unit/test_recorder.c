@@ -151,7 +151,8 @@ static void losses_are_counted_and_placed(void **state)
     f->rec = kit_open(&f->options);
     uint64_t refused = 0;
     for (int i = 0; i < 3000000 && (refused == 0 || i % 1024 != 0); i++)
-        refused += !kit_record(f->rec, KIT_STEP, f->written[KIT_STEP], 0) || !++f->written[KIT_STEP];
+        refused +=
+            !kit_record(f->rec, KIT_STEP, f->written[KIT_STEP], 0) || !++f->written[KIT_STEP];
     /* Let it fit again, so that the LOST record can be placed. */
     for (int i = 0; i < 5000; i++) {
         if (kit_record(f->rec, KIT_STEP, f->written[KIT_STEP], 0)) {
@@ -371,7 +372,8 @@ struct present {
 };
 
 static void count_present(void *arg, const struct walk_segment *segment, uint32_t schema,
-                          uint64_t fact, const unsigned char *payload, size_t bytes, int in_keyframe)
+                          uint64_t fact, const unsigned char *payload, size_t bytes,
+                          int in_keyframe)
 {
     struct present *present = arg;
     (void)segment, (void)fact, (void)payload, (void)bytes;

@@ -22,10 +22,10 @@ struct walk_segment {
 };
 
 struct walk_stream {
-    uint64_t first_fact;            /* of the oldest segment that is there */
-    uint64_t facts, records;        /* ever committed: the number after the last one */
+    uint64_t first_fact;     /* of the oldest segment that is there */
+    uint64_t facts, records; /* ever committed: the number after the last one */
     uint64_t segments;
-    uint64_t lost;                  /* sum of the LOST records that are there */
+    uint64_t lost;                   /* sum of the LOST records that are there */
     uint64_t kinds[PM_SCHEMA_FIRST]; /* records of the format, by schema */
 };
 
@@ -98,19 +98,20 @@ static inline int walk_open(struct walk *walk, const char *path)
             continue;
         if (head->magic != PM_SEGMENT_MAGIC || head->stream >= PM_STREAM_COUNT)
             WALK_FAULT(walk, "slot %u: bad magic or stream", slot);
-        walk->segments[walk->n_segments++] = (struct walk_segment){.index = head->index,
-                                                                   .first_ordinal = head->first_ordinal,
-                                                                   .first_fact = head->first_fact,
-                                                                   .sealed = head->sealed_bytes,
-                                                                   .stream = head->stream,
-                                                                   .slot = slot};
+        walk->segments[walk->n_segments++] =
+            (struct walk_segment){.index = head->index,
+                                  .first_ordinal = head->first_ordinal,
+                                  .first_fact = head->first_fact,
+                                  .sealed = head->sealed_bytes,
+                                  .stream = head->stream,
+                                  .slot = slot};
     }
     qsort(walk->segments, walk->n_segments, sizeof *walk->segments, walk_compare);
     return 0;
 }
 
 static inline void walk_segment_records(struct walk *walk, struct walk_segment *segment, walk_fn fn,
-                                 void *arg)
+                                        void *arg)
 {
     size_t size = walk->head->segment_bytes;
     const unsigned char *base = walk->bytes + walk->head->header_bytes + segment->slot * size;
