@@ -72,10 +72,36 @@ void pm_json_ms_double(struct pm_json *json, const char *key, double ns, uint64_
 
 /* ---- metadata.c ---- */
 
+/* What the walks through a session's steps had to confess, over all engines and ranks. */
+struct pm_account {
+    uint64_t passes, untimed, guessed;
+    uint64_t matched, mismatched, sched_only, worker_only;
+    const char *percentiles; /* "exact", "histogram", "held": the least exact of them */
+};
+void pm_account_add(struct pm_account *account, const struct pm_forward *forward,
+                    const char *source);
+
 /* metadata.json into buf; old: what the file held before (NULL: nothing), whose unknown members are
  * kept. */
-PM_MUST_USE int pm_metadata_write(const struct pm_session *session, const char *old,
+PM_MUST_USE int pm_metadata_write(const struct pm_session *session,
+                                  const struct pm_account *account, const char *old,
                                   size_t old_bytes, struct pm_buf *buf);
+
+/* Sums over the processes of a session. */
+struct pm_sums {
+    uint64_t records, lost, recycled, damaged;
+    uint64_t faults, hook_calls, hook_ns;
+    uint64_t observed_ns; /* how long each process was seen, added up */
+    uint64_t end_ns;      /* newest moment of any process, CLOCK_MONOTONIC; 0: none */
+    unsigned running, closed, killed;
+};
+void pm_session_sums(const struct pm_session *session, struct pm_sums *ret_sums);
+
+/* "running", "ended", "killed" (some process was), "empty" (no process has written yet). */
+const char *pm_session_state_name(const struct pm_sums *sums);
+
+/* The newest moment known of a process. */
+uint64_t pm_process_end_ns(const struct pm_process *process);
 
 /* ---- top_level.c ---- */
 

@@ -1,0 +1,212 @@
+/*
+ * Writes the seeds' files of a session: one group per engine and rank, the first engine's sampling
+ * rank at the top, every other one under engine_<n>/rank_<m>/. Called by the program, on one
+ * thread; may run while the server does, and again at any time.
+ */
+#include "view/common.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/settings.h"
+#include "view/outfile.h"
+
+#define OLD_METADATA_MAX (16u << 20)
+
+/* One export under way. */
+struct seed_export {
+    const struct pm_session *session;
+    int preset;
+    uint32_t mode;
+    struct pm_export_result result;
+    struct pm_account account;
+    struct pm_error *err;
+};
+
+static int begin(struct seed_export *export, int dir_fd, const char *name, struct pm_outfile *file)
+{
+    return pm_outfile_begin(file, dir_fd, name, export->mode, export->err);
+}
+
+static int finish(struct seed_export *export, struct pm_outfile *file, int rc)
+{
+    uint64_t bytes = 0;
+    const char *name = file->name;
+
+    if (rc != 0)
+        (void)pm_error_set(export->err, rc, "%s: cannot be written: %s%s", name, pm_strerror(rc),
+                           rc == -PM_ENOSPACE ? " on the disk; the file that was there stays" : "");
+    rc = pm_outfile_finish(file, rc, &bytes, export->err);
+    if (rc == 0) {
+        export->result.files++;
+        export->result.bytes += bytes;
+    }
+    return rc;
+}
+
+/* forward_pass_timing.csv and its summary, of one worker; without rows where there is none. */
+static int forward_files(struct seed_export *export, int dir_fd, size_t engine, unsigned n)
+{
+    const bool simple = export->preset == PM_PRESET_SIMPLE;
+    struct pm_stats stats[PM_FORWARD_PHASES];
+    struct pm_forward forward;
+    struct pm_outfile file;
+    const char *source = "exact";
+
+    pm_forward_init(&forward);
+    int rc = begin(export, dir_fd, "forward_pass_timing.csv", &file);
+    if (rc != 0)
+        goto done;
+    rc = pm_forward_walk(export->session, engine, n, export->preset, &file, &forward);
+    rc = finish(export, &file, rc);
+    if (rc != 0)
+        goto done;
+    rc = pm_forward_stats(export->session, engine, n, &forward, stats, &source);
+    if (rc != 0) {
+        rc = pm_error_set(export->err, rc, "%s", pm_strerror(rc));
+        goto done;
+    }
+    rc = begin(export, dir_fd, simple ? "summary.json" : "forward_pass_summary.json", &file);
+    if (rc != 0)
+        goto done;
+    struct pm_json json;
+    pm_json_init(&json, &file.buf, 2);
+    pm_forward_summary(&json, export->preset, stats, source);
+    rc = finish(export, &file, pm_json_finish(&json));
+    export->result.rows += forward.rows;
+    pm_account_add(&export->account, &forward, source);
+done:
+    pm_forward_release(&forward);
+    return rc;
+}
+
+static int group(struct seed_export *export, size_t engine, unsigned n, const char *sub)
+{
+    int dir_fd;
+    int rc = pm_outfile_folder(export->result.out_dir, sub, &dir_fd, export->err);
+
+    if (rc != 0)
+        return rc;
+    if (pm_session_setting_on(export->session, "forward_pass", true))
+        rc = forward_files(export, dir_fd, engine, n);
+    close(dir_fd);
+    return rc;
+}
+
+/* How many workers before n have the same rank. */
+static unsigned twin_before(const struct pm_session *session, size_t engine, unsigned n, int rank)
+{
+    unsigned twins = 0;
+    for (unsigned i = 0; i < n; i++) {
+        const struct pm_process *process;
+        unsigned instance;
+        int other;
+        if (pm_engine_worker(session, engine, i, &process, &instance, &other) == 0)
+            twins += other == rank;
+    }
+    return twins;
+}
+
+static int all_groups(struct seed_export *export)
+{
+    const size_t n_engines = pm_session_engine_count(export->session);
+    int rc = 0;
+
+    if (n_engines == 0)
+        return group(export, 0, 0, NULL);
+    for (size_t e = 0; e < n_engines && rc == 0; e++) {
+        const struct pm_engine *engine = pm_session_engine(export->session, e);
+        const unsigned sampler = pm_engine_sampler(export->session, e);
+        /* An engine whose workers have not shown themselves still has its files. */
+        for (unsigned n = 0; n < (engine->n_ranks > 0 ? engine->n_ranks : 1) && rc == 0; n++) {
+            const struct pm_process *process;
+            unsigned instance;
+            int rank = 0;
+            char sub[64];
+            if (e == 0 && n == sampler) {
+                rc = group(export, e, n, NULL);
+                continue;
+            }
+            if (pm_engine_worker(export->session, e, n, &process, &instance, &rank) != 0)
+                rank = 0;
+            if (twin_before(export->session, e, n, rank) == 0)
+                snprintf(sub, sizeof(sub), "engine_%u/rank_%d", engine->number, rank);
+            else /* a worker that came in the place of one that had died */
+                snprintf(sub, sizeof(sub), "engine_%u/rank_%d_%u", engine->number, rank,
+                         twin_before(export->session, e, n, rank) + 1);
+            rc = group(export, e, n, sub);
+        }
+    }
+    return rc;
+}
+
+/* The metadata.json that is there; NULL where there is none that can be read. */
+static char *read_old(int dir_fd, size_t *ret_bytes)
+{
+    struct stat st;
+    char *bytes = NULL;
+    ssize_t got = -1;
+    int fd = openat(dir_fd, "metadata.json", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+
+    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0 &&
+        st.st_size <= (off_t)OLD_METADATA_MAX) {
+        bytes = malloc((size_t)st.st_size);
+        if (bytes != NULL)
+            got = read(fd, bytes, (size_t)st.st_size);
+    }
+    if (fd >= 0)
+        close(fd);
+    if (got <= 0) {
+        free(bytes);
+        return NULL;
+    }
+    *ret_bytes = (size_t)got;
+    return bytes;
+}
+
+static int metadata_file(struct seed_export *export)
+{
+    struct pm_outfile file;
+    size_t old_bytes = 0;
+    int dir_fd;
+    int rc = pm_outfile_folder(export->result.out_dir, NULL, &dir_fd, export->err);
+
+    if (rc != 0)
+        return rc;
+    char *old = read_old(dir_fd, &old_bytes);
+    rc = begin(export, dir_fd, "metadata.json", &file);
+    if (rc == 0) {
+        rc = pm_metadata_write(export->session, &export->account, old, old_bytes, &file.buf);
+        rc = finish(export, &file, rc);
+    }
+    free(old);
+    close(dir_fd);
+    return rc;
+}
+
+int pm_export_seed(const struct pm_session *session, const struct pm_export_options *options,
+                   struct pm_export_result *ret_result, struct pm_error *err)
+{
+    struct seed_export export = {
+        .session = session,
+        .preset = options->preset >= 0 ? options->preset : pm_session_preset(session),
+        .mode = pm_session_file_mode(session),
+        .err = err,
+    };
+    const char *out_dir =
+        options->out_dir != NULL ? options->out_dir : pm_session_info(session)->path;
+
+    export.result.preset = export.preset;
+    if (strlen(out_dir) >= sizeof(export.result.out_dir))
+        return pm_error_set(err, -PM_EINVALID, "%.200s…: the path is too long", out_dir);
+    snprintf(export.result.out_dir, sizeof(export.result.out_dir), "%s", out_dir);
+    int rc = all_groups(&export);
+    if (rc == 0 && export.preset != PM_PRESET_SIMPLE)
+        rc = metadata_file(&export);
+    if (ret_result != NULL)
+        *ret_result = export.result;
+    return rc;
+}

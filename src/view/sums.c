@@ -1,0 +1,71 @@
+/*
+ * Sums over the processes of a session and over the walks through its steps, for metadata.json and
+ * the reports. Pure.
+ */
+#include "view/common.h"
+
+#include <string.h>
+
+uint64_t pm_process_end_ns(const struct pm_process *process)
+{
+    const struct pm_process_info *info = pm_process_info(process);
+    uint64_t end = info->opened_mono_ns;
+    if (info->closed_ns != 0)
+        return info->closed_ns;
+    if (info->last_ns > end)
+        end = info->last_ns;
+    /* A heartbeat is no fact, but the process was there. */
+    return info->heartbeat_ns > end ? info->heartbeat_ns : end;
+}
+
+void pm_session_sums(const struct pm_session *session, struct pm_sums *ret_sums)
+{
+    struct pm_sums sums = {0};
+
+    for (size_t i = 0; i < pm_session_process_count(session); i++) {
+        const struct pm_process *process = pm_session_process(session, i);
+        const struct pm_process_info *info = pm_process_info(process);
+        const uint64_t end = pm_process_end_ns(process);
+        for (unsigned s = 0; s < PM_STREAM_COUNT; s++) {
+            sums.records += info->records[s];
+            sums.lost += info->lost[s];
+            sums.recycled += info->recycled[s];
+        }
+        sums.damaged += info->damaged_segments;
+        sums.faults += info->faults;
+        sums.hook_calls += info->hook_calls;
+        sums.hook_ns += info->hook_ns;
+        if (end > info->opened_mono_ns)
+            sums.observed_ns += end - info->opened_mono_ns;
+        if (end > sums.end_ns)
+            sums.end_ns = end;
+        sums.running += info->life == PM_LIFE_RUNNING;
+        sums.closed += info->life == PM_LIFE_CLOSED;
+        sums.killed += info->life == PM_LIFE_KILLED;
+    }
+    *ret_sums = sums;
+}
+
+const char *pm_session_state_name(const struct pm_sums *sums)
+{
+    if (sums->running > 0)
+        return "running";
+    if (sums->killed > 0)
+        return "killed";
+    return sums->closed > 0 ? "ended" : "empty";
+}
+
+void pm_account_add(struct pm_account *account, const struct pm_forward *forward,
+                    const char *source)
+{
+    account->passes += forward->rows;
+    account->untimed += forward->untimed;
+    account->guessed += forward->guessed;
+    account->matched += forward->matched;
+    account->mismatched += forward->mismatched;
+    account->sched_only += forward->sched_only;
+    account->worker_only += forward->worker_only;
+    if (account->percentiles == NULL || strcmp(account->percentiles, "exact") == 0 ||
+        strcmp(source, "held") == 0)
+        account->percentiles = source;
+}
