@@ -15,6 +15,17 @@ foreach(source IN LISTS pm_unit_tests)
             target_link_options(${name} PRIVATE -Wl,--wrap=${function})
         endforeach()
     endif()
+    # The recorder's fails system calls too.
+    if(name STREQUAL "test_recorder_torture")
+        foreach(call malloc calloc realloc mmap fallocate madvise pthread_create openat fcntl)
+            target_link_options(${name} PRIVATE -Wl,--wrap=${call})
+        endforeach()
+    endif()
     add_test(NAME ${name} COMMAND ${name})
 endforeach()
 include(${CMAKE_CURRENT_LIST_DIR}/tests-ext.cmake)
+
+# Sessions for the tests of the program (tests/cli), made with the recorder and without Python.
+add_executable(make_session ${CMAKE_SOURCE_DIR}/tests/cli/make_session.c)
+target_link_libraries(make_session PRIVATE pm_recorder pm_session pm_base Threads::Threads)
+set_target_properties(make_session PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

@@ -179,7 +179,6 @@ static void fill_head(struct pm_recorder *rec, const struct pm_recorder_options 
     atomic_store_explicit(&head->rank, -1, memory_order_relaxed);
     atomic_store_explicit(&head->live_index, 2, memory_order_relaxed);
     /* A reader that sees the magic sees all of the above. */
-    atomic_thread_fence(memory_order_release);
     __atomic_store_n(&head->magic, PM_FILE_MAGIC, __ATOMIC_RELEASE);
 }
 

@@ -200,7 +200,9 @@ static inline int walk_find(const char *session_dir, char *ret_path, size_t size
     DIR *dir = opendir(folder);
     for (struct dirent *entry; dir != NULL && (entry = readdir(dir)) != NULL;) {
         if (strstr(entry->d_name, ".pmrec") != NULL) {
-            snprintf(ret_path, size, "%s/%s", folder, entry->d_name);
+            int n = snprintf(ret_path, size, "%s/%s", folder, entry->d_name);
+            if (n < 0 || (size_t)n >= size)
+                ret_path[0] = '\0';
             found++;
         }
     }
