@@ -178,6 +178,18 @@ static PyObject *new_wrapper(struct pm_wrapper_types *types, PyObject *original,
     return (PyObject *)wrapper;
 }
 
+/* What somebody set on a static or class method itself. */
+static void copy_own_attributes(PyObject *from, PyObject *to)
+{
+    PyObject *source = PyObject_GetAttrString(from, "__dict__");
+    PyObject *target = source ? PyObject_GetAttrString(to, "__dict__") : NULL;
+    if (target)
+        PyDict_Update(target, source);
+    Py_XDECREF(target);
+    Py_XDECREF(source);
+    PyErr_Clear();
+}
+
 PyObject *pm_wrapper_new(struct pm_wrapper_types *types, PyObject *original)
 {
     int64_t interpreter = PyInterpreterState_GetID(PyInterpreterState_Get());
@@ -200,6 +212,8 @@ PyObject *pm_wrapper_new(struct pm_wrapper_types *types, PyObject *original)
         wrapper = new_wrapper(types, function, original);
     if (wrapper)
         descriptor = PyObject_CallFunctionObjArgs((PyObject *)Py_TYPE(original), wrapper, NULL);
+    if (descriptor)
+        copy_own_attributes(original, descriptor);
     Py_XDECREF(wrapper);
     Py_XDECREF(function);
     return descriptor;

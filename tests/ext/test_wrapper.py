@@ -313,6 +313,12 @@ def test_attributes_of_static_and_class_methods(cls):
     }.items()
 
 
+def test_attributes_set_on_a_static_method(how):
+    raw = staticmethod(lambda: 1)
+    raw.mark = "m"
+    assert how.function(raw).mark == "m"
+
+
 def test_written_attributes(cls):
     method = cls.__dict__["method"]
     method.mark = 1
