@@ -133,6 +133,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=64, help="how many in all; 0: no end of them")
     parser.add_argument("--concurrency", type=int, default=32, help="requests in the system at a time")
     parser.add_argument("--prompt", type=span, default=(8, 200), metavar="MIN[:MAX]")
+    parser.add_argument(
+        "--prompts", type=lambda text: [int(n) for n in text.split(",")], metavar="N,N…", help="exactly"
+    )
     parser.add_argument("--output", type=span, default=(4, 60), metavar="MIN[:MAX]")
     parser.add_argument("--shared-prefix", type=int, default=0, help="first tokens that all prompts share")
     parser.add_argument("--max-num-seqs", type=int, default=16)
@@ -288,6 +291,8 @@ class Harness:
         """Adds requests up to the concurrency asked for."""
         while len(self.live) < self.opts.concurrency and (self.made < self.opts.requests or not self.opts.requests):
             length, output = self.random.randint(*self.opts.prompt), self.random.randint(*self.opts.output)
+            if self.opts.prompts:
+                length = self.opts.prompts[self.made % len(self.opts.prompts)]
             prompt = (self.prefix + [self.random.randrange(3, VOCABULARY) for _ in range(length)])[:length]
             rid = f"req-{self.made}"
             self.made += 1

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -155,7 +156,7 @@ class Server:
         cwd: Path | None = None,
     ):
         self.port = free_port()
-        self.log = log
+        self.headers: dict[str, str] = {}
         options = (
             "--host", "127.0.0.1", "--port", str(self.port), "--served-model-name", MODEL_NAME, "--dtype", "float32",
             "--max-model-len", "1024", "--gpu-memory-utilization", "0.2", *(("--enforce-eager",) if eager else ()),
@@ -251,7 +252,7 @@ class Server:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json", **self.headers},
         )
         with urllib.request.urlopen(request, timeout=timeout) as reply:
             return reply.read()
@@ -279,11 +280,24 @@ class Server:
         with ThreadPoolExecutor(concurrency) as pool:
             return list(pool.map(lambda request: self.complete(**request), requests))
 
+    def complete_in_background(self, requests: list[dict]) -> None:
+        """Sends completions whose answers nobody waits for; their failures are of no interest."""
+
+        def send(request: dict) -> None:
+            try:
+                self.complete(**request)
+            except OSError:
+                pass
+
+        for request in requests:
+            threading.Thread(target=send, args=(request,), daemon=True).start()
+
 
 def run_llm(spec: dict, environment: dict[str, str], timeout: float = 300) -> tuple[dict, str]:
-    """Runs offline.py (an LLM() script in a process of its own) with a specification; returns its result, its stderr.
+    """Runs offline.py (an LLM() script in a process of its own) with a specification; returns its result and stderr.
 
-    Everything it leaves running is killed; a failure raises with the end of its output.
+    The result gets its standard output, where vLLM logs, as "log". Everything it leaves running is killed; a failure
+    raises with the end of its output.
     """
     command = (sys.executable, str(HERE / "offline.py"), json.dumps(spec))
     process = subprocess.Popen(
@@ -298,4 +312,4 @@ def run_llm(spec: dict, environment: dict[str, str], timeout: float = 300) -> tu
     if process.returncode != 0:
         raise RuntimeError(f"offline.py ended with {process.returncode}:\n{(out + err)[-4000:]}")
     result = [line for line in out.splitlines() if line.startswith("RESULT ")]
-    return json.loads(result[-1].removeprefix("RESULT ")), err
+    return {**json.loads(result[-1].removeprefix("RESULT ")), "log": out}, err
