@@ -260,7 +260,11 @@ size_t pm_mask_command(size_t argc, const char *const *argv, char *out, size_t s
             } else if (!flags_ended && is_flag(arg, &dashes, &name)) {
                 int values = known_values(arg + dashes, name);
                 bool joined = arg[dashes + name] == '=';
-                if (dashes == 1 && values < 0 && name > 3) {
+                /* "-O.mode" names a part of "-O" */
+                size_t stem = 0;
+                while (stem < name && arg[dashes + stem] != '.')
+                    stem++;
+                if (dashes == 1 && name > 3 && known_values(arg + dashes, stem) < 0) {
                     /* a short flag with its value joined to it, or a value that looks like one */
                     put(&line, arg, 2, MASK);
                     slots = 0;
