@@ -184,6 +184,22 @@ static PyObject *awaitable_close(PyObject *object, PyObject *unused)
     return result;
 }
 
+/* `await`: the interpreter refuses a coroutine that somebody else is awaiting, before it sends. */
+static PyObject *awaitable_await(PyObject *object)
+{
+    struct awaitable *self = (struct awaitable *)object;
+    PyObject *awaits = PyObject_GetAttrString(self->inner, "cr_await");
+    if (awaits && awaits != Py_None)
+        PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+    else if (!awaits && PyErr_ExceptionMatches(PyExc_AttributeError))
+        PyErr_Clear(); /* somebody's own kind of coroutine */
+    Py_XDECREF(awaits);
+    if (PyErr_Occurred())
+        return NULL;
+    Py_INCREF(object);
+    return object;
+}
+
 static PyObject *awaitable_itself(PyObject *self)
 {
     Py_INCREF(self);
@@ -334,7 +350,7 @@ static PyMethodDef awaitable_methods[] = {
 };
 
 static PyType_Slot awaitable_slots[] = {
-    {Py_am_await, (void *)awaitable_itself},
+    {Py_am_await, (void *)awaitable_await},
     {Py_am_send, (void *)awaitable_am_send},
     {Py_tp_iter, (void *)awaitable_itself},
     {Py_tp_iternext, (void *)awaitable_next},
