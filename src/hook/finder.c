@@ -128,8 +128,20 @@ static PyObject *exec_call(PyObject *self, PyObject *args, PyObject *kwargs)
     return result;
 }
 
+/* Specs of one module compare equal, armed each, as they do without us (ModuleSpec compares the
+ * loaders, and those their __dict__s). */
+static PyObject *exec_compare(PyObject *self, PyObject *other, int operation)
+{
+    if (Py_TYPE(self) != Py_TYPE(other) || (operation != Py_EQ && operation != Py_NE))
+        Py_RETURN_NOTIMPLEMENTED;
+    return PyObject_RichCompare(((struct patcher *)self)->name, ((struct patcher *)other)->name,
+                                operation);
+}
+
 static PyType_Slot exec_slots[] = {
     {Py_tp_call, exec_call},
+    {Py_tp_richcompare, exec_compare},
+    {Py_tp_hash, PyObject_HashNotImplemented},
     {Py_tp_traverse, patcher_traverse},
     {Py_tp_clear, patcher_clear},
     {Py_tp_dealloc, patcher_dealloc},
@@ -305,12 +317,12 @@ static bool is_searched(const char *name)
 }
 
 /* Another hook that stands before us may have loaded a target without us. */
-static void look_for_missed(PyObject *self, const char *name)
+static void look_for_missed(PyObject *self)
 {
     PyObject *meta_path = PySys_GetObject("meta_path"); /* borrowed */
     if (!meta_path || !PyList_Check(meta_path) || PyList_Size(meta_path) == 0)
         return;
-    if (PyList_GetItem(meta_path, 0) != self && pm_install_near(name))
+    if (PyList_GetItem(meta_path, 0) != self)
         pm_install_loaded();
 }
 
@@ -325,7 +337,7 @@ static PyObject *find_spec(PyObject *self, PyObject *const *args, Py_ssize_t nar
         PyErr_Clear();
         Py_RETURN_NONE;
     }
-    look_for_missed(self, name);
+    look_for_missed(self);
     if (!pm_install_wants(name) || is_searched(name))
         Py_RETURN_NONE;
     struct search search = {.name = name, .outer = searches};

@@ -67,9 +67,6 @@ int pm_install_begin(struct pm_hook *hook, const struct pm_settings *settings);
 /* Whether a module of this name has targets. */
 bool pm_install_wants(const char *module);
 
-/* Whether names of the same top package have targets: a cheap test before looking further. */
-bool pm_install_near(const char *module);
-
 /* Puts the wrappers into a module that has been executed. Never raises. */
 void pm_install_module(PyObject *module, const char *name);
 

@@ -132,17 +132,6 @@ bool pm_install_wants(const char *module)
     return false;
 }
 
-bool pm_install_near(const char *module)
-{
-    size_t package = strcspn(module, ".") + 1;
-    for (size_t i = 0; i < table.n_hooks; i++) {
-        if (table.hooks[i].state == HOOK_WAITING &&
-            strncmp(table.hooks[i].module, module, package) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* ---- the account ----------------------------------------------------------------------------- */
 
 static const char *const state_words[] = {NULL, "patched", "missing", "off"};
