@@ -58,6 +58,7 @@ void pm_members_clear(struct pm_members *members)
     free(members->index);
     free(members->order);
     free(members->next_order);
+    free(members->keys);
     memset(members, 0, sizeof *members);
 }
 
@@ -133,6 +134,10 @@ bool pm_members_reserve_order(struct pm_members *members, uint32_t n)
     if (next == NULL)
         return false;
     members->next_order = next;
+    PyObject **keys = realloc(members->keys, sizeof *keys * room);
+    if (keys == NULL)
+        return false;
+    members->keys = keys;
     members->order_room = room;
     return true;
 }

@@ -40,8 +40,10 @@ struct pm_members {
     struct pm_member *slots;
     uint32_t *index;
     uint32_t *order, *next_order;
+    PyObject **keys;     /* of order[], borrowed from the members; valid while settled */
+    bool settled;        /* every member of the last step has state DECODE and is still a member */
     uint32_t n_order;    /* members of the last step */
-    uint32_t order_room; /* entries that both orders have room for */
+    uint32_t order_room; /* entries that both orders and keys have room for */
     uint32_t n_slots;    /* slots ever used */
     uint32_t capacity;   /* slots there are */
     uint32_t
@@ -64,7 +66,7 @@ struct pm_member *pm_members_add(struct pm_members *members, PyObject *key);
 /* Forgets a member. It must not be in order[]. */
 void pm_members_remove(struct pm_members *members, struct pm_member *member);
 
-/* Makes both orders hold at least n entries. False: no memory. */
+/* Makes both orders and keys hold at least n entries. False: no memory. */
 bool pm_members_reserve_order(struct pm_members *members, uint32_t n);
 
 #endif

@@ -86,7 +86,8 @@ const struct pm_settings *pm_facts_settings(void);
 
 /* Gives birth to the session where that has not happened, and says what this process is (enum
  * pm_role bits; engine and rank -1: not known). An engine's or worker's recorder has its helper
- * thread, a front end's does without. False where there is no session to be had. (hook/session.c) */
+ * thread, a front end's does without. False where there is no session to be had. (hook/session.c)
+ */
 bool pm_facts_identify(unsigned roles, int engine, int rank);
 
 /* A fact about the process as a whole: written into its recorder, and again into one that is opened

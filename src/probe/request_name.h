@@ -5,7 +5,8 @@
 #include "hook/compat.h"
 #include "recorder/recorder.h"
 
-/* The recorder's string id for the name of the request with this id (a str); 0 when it cannot be had. */
+/* The recorder's string id for the name of the request with this id (a str); 0 when it cannot be
+ * had. */
 uint32_t pm_request_name(struct pm_recorder *rec, enum pm_stream stream, PyObject *request_id);
 
 #endif

@@ -191,6 +191,7 @@ static void preempt_enter(struct pm_call *call)
     if (member->lost_until < computed)
         member->lost_until = (uint32_t)computed;
     member->preempted = true;
+    scheduler->members.settled = false;
     member->state = PM_MEMBER_PREFILL;
     struct pm_counting c = {
         .rec = pm_facts(),

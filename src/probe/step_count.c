@@ -229,6 +229,11 @@ static void count_left(struct pm_counting *c)
     }
 }
 
+static bool member_is_scheduled(const struct pm_counting *c, const struct pm_member *member)
+{
+    return c->fact.requests > 0 && member->last_step == c->scheduler->prev;
+}
+
 /* Members whose requests the scheduler no longer has: named in finished_req_ids, by the same str
  * objects. */
 static void forget_finished(struct pm_counting *c, PyObject *finished)
@@ -237,35 +242,73 @@ static void forget_finished(struct pm_counting *c, PyObject *finished)
     PyObject *iterator = pm_len(finished, &n) && n > 0 ? PyObject_GetIter(finished) : NULL;
     for (PyObject *key; iterator != NULL && (key = PyIter_Next(iterator)) != NULL; Py_DECREF(key)) {
         struct pm_member *member = pm_members_find(&c->scheduler->members, key);
-        if (member == NULL || member->last_step == c->fact.step + 1)
+        if (member == NULL || member_is_scheduled(c, member))
             continue;
         if (c->fact.requests == 0)
             count_left_one(c, member);
         if (c->rec != NULL)
             pm_recorder_string_drop(c->rec, PM_STREAM_CORE, member->string);
         pm_members_remove(&c->scheduler->members, member);
+        if (c->fact.requests == 0)
+            c->scheduler->members.settled = false; /* it may be in the order still */
     }
     pm_guard_discard();
     Py_XDECREF(iterator);
 }
 
+/* Most steps are the last one over again: the same keys in the same order, one token each. Nothing
+ * is written for them. True: counted. */
+static bool count_unchanged(struct pm_counting *c, PyObject *scheduled)
+{
+    const struct pm_members *members = &c->scheduler->members;
+    uint32_t n = members->n_order;
+    if (!members->settled || c->spec_tokens != NULL || PyDict_Size(scheduled) != (Py_ssize_t)n)
+        return false;
+    PyObject *one = PyLong_FromLong(1); /* small ints are shared: compared by pointer */
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    uint32_t i = 0;
+    while (i < n && PyDict_Next(scheduled, &at, &key, &value) && key == members->keys[i] &&
+           value == one)
+        i++;
+    Py_XDECREF(one);
+    if (i < n)
+        return false;
+    c->fact.requests = c->fact.decode_requests = n;
+    c->fact.tokens = c->fact.decode_tokens = n;
+    return true;
+}
+
+/* The next step's members are this one's: the order is taken over, and what count_unchanged needs.
+ */
+static void settle(struct pm_members *members, uint32_t n)
+{
+    uint32_t *order = members->order;
+    members->order = members->next_order;
+    members->next_order = order;
+    members->n_order = n;
+    members->settled = true;
+    for (uint32_t i = 0; i < n && members->settled; i++) {
+        uint32_t slot = members->order[i];
+        members->settled = slot != UINT32_MAX && members->slots[slot].state == PM_MEMBER_DECODE;
+        if (members->settled)
+            members->keys[i] = members->slots[slot].key;
+    }
+}
+
 void pm_step_count(struct pm_counting *c, PyObject *num_scheduled_tokens, PyObject *finished)
 {
     struct pm_members *members = &c->scheduler->members;
-    if (!pm_members_reserve_order(members, (uint32_t)PyDict_Size(num_scheduled_tokens)))
-        return;
-    bool same = count_batch(c, num_scheduled_tokens);
-    if (c->fact.requests >
-        0) { /* a step without tokens changes nothing about who is in the batch */
-        if (!same)
+    Py_ssize_t n = PyDict_Size(num_scheduled_tokens);
+    /* A step without tokens changes nothing about who is in the batch. */
+    if (n > 0 && !count_unchanged(c, num_scheduled_tokens)) {
+        if (!pm_members_reserve_order(members, (uint32_t)n))
+            return;
+        if (!count_batch(c, num_scheduled_tokens))
             count_left(c);
-        uint32_t *order = members->order;
-        members->order = members->next_order;
-        members->next_order = order;
-        members->n_order = c->fact.requests;
+        settle(members, c->fact.requests);
+        c->scheduler->prev = c->fact.step + 1;
     }
     if (finished != NULL)
         forget_finished(c, finished);
-    if (c->fact.requests > 0)
-        c->scheduler->prev = c->fact.step + 1;
 }

@@ -21,7 +21,7 @@ extern const struct pm_schema pm_step_request_schema;
 struct pm_scheduler {
     const PyObject *self;
     uint64_t step; /* number of the next step */
-    uint64_t prev; /* number + 1 of the last step that had tokens; 0: none yet */
+    uint64_t prev; /* number + 1 of the last step that changed the batch; 0: none yet */
     uint16_t instance;
     struct pm_members members;
 };
