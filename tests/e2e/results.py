@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import re
 import subprocess
@@ -117,10 +118,11 @@ def assert_rows_are_vllms(rows: list[dict[str, str]], log: str) -> None:
 
 
 def assert_rows_are_wellformed(rows: list[dict[str, str]], duration: str) -> None:
-    """Decimals, order and throughput of forward_pass_timing.csv."""
+    """Decimals, order and throughput of forward_pass_timing.csv, and that passes of one worker do not overlap."""
+    second_decimals = 3 if duration == "duration_ms" else 6  # the simple preset keeps to seed 000
     times = []
     for row in rows:
-        assert re.fullmatch(r"\d+\.\d{6}", row["timestamp_sec"]), row
+        assert re.fullmatch(r"\d+\.\d{%d}" % second_decimals, row["timestamp_sec"]), row
         assert re.fullmatch(r"\d+\.\d{3}", row[duration]), row
         assert re.fullmatch(r"\d+\.\d", row["throughput_tokens_per_sec"]), row
         assert row["phase"] in ("prefill", "decode"), row
@@ -130,14 +132,10 @@ def assert_rows_are_wellformed(rows: list[dict[str, str]], duration: str) -> Non
         low, high = milliseconds - 0.0005, milliseconds + 0.0005
         tokens = int(row["num_tokens"])
         assert tokens * 1000 / high - 0.06 <= float(row["throughput_tokens_per_sec"]) <= tokens * 1000 / low + 0.06, row
-        times.append(float(row["timestamp_sec"]))
-    assert times == sorted(times)
-
-
-def assert_passes_fit(rows: list[dict[str, str]], log: str, duration: str) -> None:
-    """No forward pass took longer than vLLM says its whole step took (clocks and rounding allowed for)."""
-    for row, step in zip(rows, iterations(log), strict=True):
-        assert float(row[duration]) <= step["ms"] + 0.1, (row, step)
+        times.append((float(row["timestamp_sec"]), milliseconds / 1000))
+    rounding = 10.0**-second_decimals + 1e-6
+    for (start, seconds), (following, _) in itertools.pairwise(times):
+        assert start + seconds <= following + rounding, (start, seconds, following)
 
 
 def summary_of(rows: list[dict[str, str]], duration: str, with_deviation: bool) -> dict:
