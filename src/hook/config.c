@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+#include "hook/session.h"
+
 static int refuse(PyObject *self, PyObject *name, PyObject *value)
 {
     (void)self, (void)value;
@@ -73,7 +75,7 @@ PyObject *pm_config_new(void)
     if (pm_hook_current())
         memcpy(settings, pm_facts_settings(), sizeof *settings);
     else
-        pm_settings_read(settings, NULL, NULL, NULL, NULL);
+        pm_session_settings(settings, NULL);
     meta = PyType_FromSpecWithBases(&meta_spec, bases);
     dict = PyDict_New();
     doc = PyUnicode_FromString("The settings of ProfileMate, as the environment gives them.");

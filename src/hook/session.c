@@ -123,6 +123,13 @@ static bool preset_is_named(void)
     return (value && value[0]) || (own && own[0]);
 }
 
+void pm_session_settings(struct pm_settings *ret_settings, pm_settings_warn_fn warn)
+{
+    pm_settings_read(ret_settings, NULL, NULL, warn, NULL);
+    if (pm_place_is_simple(pm_place_file()) && !preset_is_named())
+        ret_settings->preset = PM_PRESET_SIMPLE;
+}
+
 /* os.environ, so that what Python starts sees it too; that also sets it in the C environment. */
 static void put_token(void)
 {
@@ -171,11 +178,9 @@ void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
     session.active = true;
     session.asked = verdict->reason == PM_GATE_SWITCH_ON;
     session.entry = entry;
-    pm_settings_read(&session.settings, NULL, NULL, keep_warning, NULL);
+    pm_session_settings(&session.settings, keep_warning);
     session.birth.file_mode = (uint32_t)session.settings.mode;
     (void)pm_settings_enable(NULL, NULL, keep_warning, NULL);
-    if (pm_place_is_simple(pm_place_file()))
-        pm_session_prefer_simple();
     for (size_t p = 0; p < pm_probes_count; p++) {
         for (size_t s = 0; s < pm_probes[p]->n_schemas && session.n_schemas < SCHEMAS_MAX; s++)
             session.schemas[session.n_schemas++] = pm_probes[p]->schemas[s];

@@ -21,6 +21,9 @@
  * Once per process; touches no file. */
 void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry);
 
+/* The settings that the environment and the folder of this copy give. warn may be NULL. */
+void pm_session_settings(struct pm_settings *ret_settings, pm_settings_warn_fn warn);
+
 /* Whether pm_session_begin was called. */
 bool pm_session_active(void);
 

@@ -25,32 +25,47 @@ static bool same_folder(const char *entry, const char *folder)
     return realpath(entry[0] ? entry : ".", real) && strcmp(real, folder) == 0;
 }
 
-/* The entries of sys.path after the one that holds our file; NULL without exception if ours is not
- * on it. */
+/* Our own folder, as a real path; false if it is not known. */
+static bool own_folder(char *out, size_t size)
+{
+    const char *file = pm_place_file();
+    const char *slash = strrchr(file, '/');
+    if (!slash || (size_t)(slash - file) >= size)
+        return false;
+    memcpy(out, file, (size_t)(slash - file));
+    out[slash - file] = '\0';
+    return true;
+}
+
+static bool is_folder(PyObject *entry, const char *folder)
+{
+    PyObject *bytes = PyUnicode_Check(entry) ? PyUnicode_EncodeFSDefault(entry) : NULL;
+    bool same = bytes && same_folder(PyBytes_AsString(bytes), folder);
+    Py_XDECREF(bytes);
+    PyErr_Clear();
+    return same;
+}
+
+/* The entries of sys.path after the one that holds our file, without others that lead to the same
+ * place; NULL if ours is not on it. */
 static PyObject *rest_of_path(void)
 {
     char folder[PATH_MAX];
-    const char *file = pm_place_file();
-    const char *slash = strrchr(file, '/');
     PyObject *path = PySys_GetObject("path"); /* borrowed */
-    if (!slash || !path || !PyList_Check(path))
+    if (!path || !PyList_Check(path) || !own_folder(folder, sizeof folder))
         return NULL;
-    memcpy(folder, file, (size_t)(slash - file));
-    folder[slash - file] = '\0';
-    Py_ssize_t count = PyList_Size(path);
-    for (Py_ssize_t i = 0; i < count; i++) {
+    PyObject *rest = NULL;
+    for (Py_ssize_t i = 0; i < PyList_Size(path); i++) {
         PyObject *entry = PyList_GetItem(path, i); /* borrowed */
-        PyObject *bytes = PyUnicode_Check(entry) ? PyUnicode_EncodeFSDefault(entry) : NULL;
-        if (!bytes) {
-            PyErr_Clear();
-            continue;
+        if (is_folder(entry, folder)) {
+            if (!rest && !(rest = PyList_New(0)))
+                return NULL;
+        } else if (rest && PyList_Append(rest, entry) < 0) {
+            Py_DECREF(rest);
+            return NULL;
         }
-        bool found = same_folder(PyBytes_AsString(bytes), folder);
-        Py_DECREF(bytes);
-        if (found)
-            return PyList_GetSlice(path, i + 1, count);
     }
-    return NULL;
+    return rest;
 }
 
 /* The spec of the next sitecustomize; NULL with or without exception. */
