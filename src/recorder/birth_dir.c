@@ -39,12 +39,15 @@ static enum look look_into(int base_fd, const char *name, const struct pm_birth 
                            struct pm_birth_file *ret_file)
 {
     struct stat st;
-    int fd;
-    int status = pm_dir_open_child(base_fd, name, &fd);
-    if (status != 0)
-        return status == -PM_ENOTFOUND && fstatat(base_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0
-                   ? LOOK_FREE
-                   : LOOK_OTHER;
+    int fd, tries = 0;
+    while (pm_dir_open_child(base_fd, name, &fd) != 0) {
+        if (fstatat(base_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            return errno == ENOENT ? LOOK_FREE : LOOK_OTHER;
+        /* a folder that cannot be opened is another's, or came between the two calls: ours, maybe
+         */
+        if (!S_ISDIR(st.st_mode) || ++tries == 10)
+            return LOOK_OTHER;
+    }
     bool ours = fstat(fd, &st) == 0 && pm_birth_is_own(fd, &st) &&
                 pm_birth_read_at(fd, ret_file) == 0 &&
                 memcmp(ret_file->birth.token, birth->token, PM_TOKEN_BYTES) == 0;
