@@ -28,7 +28,8 @@ static const char *under(const char *base, const char *suffix)
     static char text[4][PATH_MAX];
     static unsigned next;
     char *out = text[next++ % 4];
-    snprintf(out, PATH_MAX, "%s/%s%s", base, birth.name, suffix);
+    if (snprintf(out, PATH_MAX, "%s/%s%s", base, birth.name, suffix) >= PATH_MAX)
+        abort();
     return out;
 }
 
