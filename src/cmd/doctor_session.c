@@ -83,7 +83,7 @@ static int check_hooks(struct pm_findings *findings, const struct pm_session *se
         return error;
     findings->section = "Hooks";
     bool steps = has_core_facts(session);
-    for (size_t i = 0; i < pm_hook_rows_count; i++) {
+    for (size_t i = 0; count > 0 && i < pm_hook_rows_count; i++) {
         const struct pm_hook_state *state = NULL;
         for (size_t k = 0; k < count && state == NULL; k++)
             if (strcmp(states[k].target, pm_hook_rows[i].target) == 0)
@@ -102,8 +102,7 @@ static int check_hooks(struct pm_findings *findings, const struct pm_session *se
 
 /* ---- processes ------------------------------------------------------------------------------- */
 
-static void one_process(struct pm_findings *findings, const struct pm_session *session,
-                        const struct pm_process *process)
+static void one_process(struct pm_findings *findings, const struct pm_process *process)
 {
     static const char *const streams[PM_STREAM_COUNT] = {
         "attributes and totals", "steps and requests", "KV blocks", "custom hooks"};
@@ -113,10 +112,8 @@ static void one_process(struct pm_findings *findings, const struct pm_session *s
     snprintf(who, sizeof(who), "process %u (%s)", info->pid, roles);
     if (info->life == PM_LIFE_KILLED)
         pm_find(findings, PM_MARK_NOTE, "process", NULL,
-                "%s was killed; its records are whole up to %.3f s before it was last seen", who,
-                info->heartbeat_ns > info->last_ns
-                    ? (double)(info->heartbeat_ns - info->last_ns) / 1e9
-                    : 0.0);
+                "%s was killed, or ended without a word; what it recorded until then is whole",
+                who);
     else
         pm_find(findings, PM_MARK_FINE, "process", NULL, "%s %s", who,
                 info->life == PM_LIFE_RUNNING ? "is running" : "ended by itself");
@@ -152,7 +149,6 @@ static void one_process(struct pm_findings *findings, const struct pm_session *s
         pm_find(findings, PM_MARK_PROBLEM, "damage", "check the disk; the rest was read",
                 "%s: %llu damaged segments in records/%s", who,
                 (unsigned long long)info->damaged_segments, info->file);
-    (void)session;
 }
 
 /* Attributes that are worth a line: probes that disarmed themselves, other profilers, notes. */
@@ -235,7 +231,7 @@ int pm_doctor_session(struct pm_findings *findings, const struct pm_place *place
     }
     findings->section = "Processes";
     for (size_t i = 0; i < count; i++) {
-        one_process(findings, session, pm_session_process(session, i));
+        one_process(findings, pm_session_process(session, i));
         check_attributes(findings, pm_session_process(session, i));
     }
     check_cost(findings, session);
