@@ -209,7 +209,7 @@ void pm_about_write_metadata(void)
     member(&json, "start", start);
     member(&json, "end", NULL);
     member(&json, "host", uname(&host) == 0 ? host.nodename : NULL);
-    member(&json, "command", pm_session_attr_value(PM_ATTR_COMMAND));
+    member(&json, "command", pm_attributes_value(PM_ATTR_COMMAND));
     write_versions(&json);
     member(&json, "preset", settings->preset == PM_PRESET_SIMPLE ? "simple" : "full");
     pm_json_key(&json, "settings");

@@ -4,8 +4,8 @@
  * before they come here; their files are valid without it.
  *
  * The program's `export` is started in a session of its own, so that a terminal's Ctrl+C does not
- * reach it, and waited for 3 s at most. `profilemate run` sets PROFILEMATE_RUN and does this
- * itself.
+ * reach it, and waited for 3 s at most. Where `profilemate run` has made up the session it does
+ * this itself.
  */
 #include "hook/session.h"
 
@@ -14,7 +14,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,8 +63,6 @@ static bool wait_for(pid_t child, bool *ret_ok)
 
 void pm_finish_export(const char *session_dir)
 {
-    if (getenv("PROFILEMATE_RUN"))
-        return;
     char program[PATH_MAX];
     if (!pm_place_program(program, sizeof program)) {
         say("this session's files are written by", "profilemate", session_dir);

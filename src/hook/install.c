@@ -93,7 +93,7 @@ static void fired(const struct pm_probe *probe, const struct pm_target *target, 
     (void)probe;
     char key[KEY_MAX];
     snprintf(key, sizeof key, PM_ATTR_FIRED_PREFIX "%s:%s", target->module, target->qualname);
-    pm_session_attr_format(key, "%llu", (unsigned long long)start_ns);
+    pm_attributes_set(key, "%llu", (unsigned long long)start_ns);
 }
 
 int pm_install_begin(struct pm_hook *owner, const struct pm_settings *settings)

@@ -105,10 +105,10 @@ static void met(const char *file)
         return;
     if (pm_place_is_simple(file))
         pm_session_prefer_simple();
-    pm_session_attr_format(PM_ATTR_NOTE_PREFIX "copy",
-                           "another copy of the extension was loaded from %s and left alone; this "
-                           "process uses %s",
-                           file, pm_place_file());
+    pm_attributes_set(PM_ATTR_NOTE_PREFIX "copy",
+                      "another copy of the extension was loaded from %s and left alone; this "
+                      "process uses %s",
+                      file, pm_place_file());
 }
 
 /* ---- copies ---------------------------------------------------------------------------------- */

@@ -24,18 +24,12 @@
 #include "session/attrs.h"
 
 #define SCHEMAS_MAX 64
-#define ATTRIBUTES_MAX 1024
-#define VALUE_MAX 4096
-
-struct attribute {
-    char *key, *value;
-};
 
 static struct {
     bool active, mute;
-    bool asked;         /* by the switch: not the command table's guess */
-    bool broken;        /* no directory or no recorder: said once, mute since */
-    bool simple_folder; /* loaded from, or met, a copy in a folder `simple` */
+    bool of_run; /* `profilemate run` has made the session up and completes it */
+    bool asked;  /* by the switch: not the command table's guess */
+    bool broken; /* no directory or no recorder: said once, mute since */
     const char *entry;
     struct pm_settings settings;
     struct pm_birth birth;
@@ -46,66 +40,7 @@ static struct {
     int engine, rank;
     const struct pm_schema *schemas[SCHEMAS_MAX];
     size_t n_schemas;
-    struct attribute *attributes;
-    size_t n_attributes;
 } session = {.engine = -1, .rank = -1};
-
-/* ---- attributes ------------------------------------------------------------------------------ */
-
-static struct attribute *find_attribute(const char *key)
-{
-    for (size_t i = 0; i < session.n_attributes; i++) {
-        if (strcmp(session.attributes[i].key, key) == 0)
-            return &session.attributes[i];
-    }
-    return NULL;
-}
-
-const char *pm_session_attr_value(const char *key)
-{
-    const struct attribute *found = find_attribute(key);
-    return found ? found->value : NULL;
-}
-
-void pm_facts_attr(const char *key, const char *value)
-{
-    struct attribute *found = find_attribute(key);
-    if (found && strcmp(found->value, value) == 0)
-        return;
-    if (!found) {
-        if (!session.attributes)
-            session.attributes = calloc(ATTRIBUTES_MAX, sizeof *session.attributes);
-        if (!session.attributes || session.n_attributes == ATTRIBUTES_MAX)
-            return;
-        found = &session.attributes[session.n_attributes];
-        found->key = strdup(key);
-        if (!found->key)
-            return;
-        session.n_attributes++;
-        found->value = NULL;
-    }
-    char *copy = strndup(value, VALUE_MAX);
-    free(found->value);
-    found->value = copy ? copy : strdup("");
-    if (!found->value) { /* no memory at all: an attribute without value must not stay */
-        free(found->key);
-        *found = session.attributes[--session.n_attributes];
-        return;
-    }
-    if (session.rec)
-        pm_recorder_attr(session.rec, found->key, found->value);
-}
-
-void pm_session_attr_format(const char *key, const char *format, ...)
-{
-    char value[VALUE_MAX];
-    va_list args;
-    va_start(args, format);
-    int length = vsnprintf(value, sizeof value, format, args);
-    va_end(args);
-    if (length >= 0)
-        pm_facts_attr(key, value);
-}
 
 /* ---- begin ----------------------------------------------------------------------------------- */
 
@@ -155,26 +90,62 @@ static void forked(void)
     if (session.rec) {
         session.stale = session.rec;
         session.rec = NULL;
+        pm_attributes_attach(NULL);
         session.roles = 0;
     }
     session.birth.root = false;
 }
 
-void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
+/* Whether dir is this session's, born by another process of the server. */
+static bool is_ours(const char *dir)
+{
+    struct pm_birth_file file;
+    return pm_birth_read(dir, &file) == 0 &&
+           memcmp(file.birth.token, session.birth.token, PM_TOKEN_BYTES) == 0;
+}
+
+/* A root that only starts others (torchrun) never opens the session itself. */
+static bool find_born(char *out, size_t size)
+{
+    for (int n = 1; n <= 9; n++) {
+        int length =
+            n == 1 ? snprintf(out, size, "%s/%s", session.settings.dir, session.birth.name)
+                   : snprintf(out, size, "%s/%s_%d", session.settings.dir, session.birth.name, n);
+        if (length < 0 || (size_t)length >= size || access(out, F_OK) < 0)
+            return false;
+        if (is_ours(out))
+            return true;
+    }
+    return false;
+}
+
+/* The session of the environment, or a new one. A process that starts a server begins one of its
+ * own; but one that only executed itself again (the same process) goes on with it, and under
+ * `profilemate run` the first server, whoever started it, is the one that was meant. */
+static void take_session(const struct pm_gate_verdict *verdict)
 {
     const char *token = getenv(PM_SESSION_ENV);
     bool found = token && pm_birth_parse(token, &session.birth) == 0;
-    bool same_process = found && session.birth.root_pid == (uint32_t)getpid();
-    /* A process that starts a server begins a session of its own; one that only executed itself
-     * again (same process) goes on with it, and `profilemate run` made the session for the server
-     * that it starts, perhaps by way of a script. */
-    if (found && (same_process || !verdict->server || getenv("PROFILEMATE_RUN"))) {
-        session.birth.root = same_process;
-    } else {
-        pm_birth_reserve(&session.birth);
-        session.birth.root = true;
-        put_token();
+    bool same = found && session.birth.root_pid == (uint32_t)getpid();
+    bool of_run = found && getenv("PROFILEMATE_RUN");
+    if (of_run && !same && verdict->server) {
+        char dir[PATH_MAX];
+        same = !find_born(dir, sizeof dir);
     }
+    if (found && (same || !verdict->server)) {
+        session.birth.root = same;
+        session.of_run = of_run;
+        return;
+    }
+    pm_birth_reserve(&session.birth);
+    session.birth.root = true;
+    put_token();
+}
+
+void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
+{
+    pm_session_settings(&session.settings, NULL);
+    take_session(verdict);
     session.active = true;
     session.asked = verdict->reason == PM_GATE_SWITCH_ON;
     session.entry = entry;
@@ -282,8 +253,7 @@ static bool open_recorder(void)
         give_up("the recorder could not be opened", &err);
         return false;
     }
-    for (size_t i = 0; i < session.n_attributes; i++)
-        pm_recorder_attr(session.rec, session.attributes[i].key, session.attributes[i].value);
+    pm_attributes_attach(session.rec);
     pm_recorder_identify(session.rec, session.roles, session.engine, session.rank);
     pm_guard_attach(session.rec);
     return true;
@@ -292,6 +262,7 @@ static bool open_recorder(void)
 static void close_recorder(void)
 {
     struct pm_recorder *rec = session.rec;
+    pm_attributes_attach(NULL);
     pm_guard_attach(NULL);
     session.rec = NULL;
     pm_recorder_close(rec);
@@ -377,29 +348,6 @@ void pm_facts_say(const char *format, ...)
 
 /* ---- end ------------------------------------------------------------------------------------- */
 
-/* Whether dir is this session's, born by another process of the server. */
-static bool is_ours(const char *dir)
-{
-    struct pm_birth_file file;
-    return pm_birth_read(dir, &file) == 0 &&
-           memcmp(file.birth.token, session.birth.token, PM_TOKEN_BYTES) == 0;
-}
-
-/* A root that only starts others (torchrun) never opens the session itself. */
-static bool find_born(char *out, size_t size)
-{
-    for (int n = 1; n <= 9; n++) {
-        int length =
-            n == 1 ? snprintf(out, size, "%s/%s", session.settings.dir, session.birth.name)
-                   : snprintf(out, size, "%s/%s_%d", session.settings.dir, session.birth.name, n);
-        if (length < 0 || (size_t)length >= size || access(out, F_OK) < 0)
-            return false;
-        if (is_ours(out))
-            return true;
-    }
-    return false;
-}
-
 void pm_session_finish(bool python_has_gone)
 {
     bool root = session.birth.root && session.birth.root_pid == (uint32_t)getpid();
@@ -407,7 +355,7 @@ void pm_session_finish(bool python_has_gone)
      * as it is. */
     if (python_has_gone && session.rec && !pm_recorder_forked(session.rec))
         close_recorder();
-    if (!root || session.broken || session.mute)
+    if (!root || session.broken || session.mute || session.of_run)
         return;
     if (session.dir[0] || find_born(session.dir, sizeof session.dir))
         pm_finish_export(session.dir);

@@ -34,11 +34,19 @@ void pm_session_mute(void);
  * or the session has been born. */
 void pm_session_prefer_simple(void);
 
+/* ---- attributes.c (and pm_facts_attr of probe/probe.h) ---- */
+
+/* The recorder that attributes go to from now on, which is given all that were set before; NULL:
+ * none. No GIL needed for NULL. */
+void pm_attributes_attach(struct pm_recorder *rec);
+
 /* pm_facts_attr with a format. */
-void pm_session_attr_format(const char *key, const char *format, ...) PM_PRINTF(2, 3);
+void pm_attributes_set(const char *key, const char *format, ...) PM_PRINTF(2, 3);
 
 /* What was last set for a key, NULL if nothing was. */
-const char *pm_session_attr_value(const char *key);
+const char *pm_attributes_value(const char *key);
+
+/* ---- session.c ---- */
 
 /* "" before the birth. */
 const char *pm_session_dir(void);
