@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -142,6 +143,11 @@ void pm_rec_make_now(struct pm_recorder *rec, enum pm_stream stream)
 static void *helper_main(void *arg)
 {
     struct pm_recorder *rec = arg;
+    /* A thread of this class never takes the processor from the one that just woke it, which is the
+     * server's, at its next segment. */
+    struct sched_param none = {0};
+    if (sched_getscheduler(0) == SCHED_OTHER)
+        (void)sched_setscheduler(0, SCHED_BATCH, &none);
     while (atomic_load_explicit(&rec->stop, memory_order_acquire) == 0) {
         atomic_store_explicit(&rec->head->heartbeat_ns, pm_clock_vdso_ns(), memory_order_relaxed);
         pm_rec_round(rec);

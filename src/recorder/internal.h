@@ -62,16 +62,18 @@
 struct pm_rec_sort {
     uint32_t need;   /* bytes that must be free for the fast path; UINT32_MAX: never (KEEP) */
     uint32_t bytes;  /* of the whole record, head included */
+    uint32_t out;    /* where in pm_rec_hot its stream's pm_rec_out lies */
     uint32_t stream; /* enum pm_stream */
     uint64_t head;   /* the record's head but for its ordinal */
 };
 
-/* Where the next record of a stream goes. */
+/* Where the next record of a stream goes. The number of the next fact is ordinal - others: so a
+ * commit counts once. */
 struct pm_rec_out {
     unsigned char *cursor; /* the next record's head; NULL: no segment */
     unsigned char *end;    /* nothing is written from here on */
     uint64_t ordinal;      /* of the next record */
-    uint64_t facts;        /* number of the next fact */
+    uint64_t others;       /* how many of those before were not facts, but of the format's own */
 };
 
 /* What the hot path changes: on a page of its own, which fork() gives zeroed to the child. */
@@ -124,7 +126,8 @@ struct pm_rec_strings {
 struct pm_rec_lane {
     /* hot side */
     struct pm_rec_segment *current;
-    uint64_t unreported; /* records lost since the last LOST record */
+    uint64_t unreported;  /* records lost since the last LOST record */
+    uint64_t switched_ns; /* when this segment was begun */
     bool in_keyframe;
     bool begun;  /* a first segment was had, or at least asked for */
     bool begged; /* the helper was woken for want of a segment */

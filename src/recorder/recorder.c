@@ -53,6 +53,7 @@ static int take_schemas(struct pm_recorder *rec, const struct pm_recorder_option
         rec->sorts[i] = (struct pm_rec_sort){
             .need = schema->stream == PM_STREAM_KEEP ? UINT32_MAX : (uint32_t)record,
             .bytes = (uint32_t)record,
+            .out = (uint32_t)offsetof(struct pm_rec_hot, out[schema->stream]),
             .stream = (uint32_t)schema->stream,
             .head = pm_record_head_make((uint32_t)(PM_SCHEMA_FIRST + i), (uint32_t)(record / 8), 0),
         };
