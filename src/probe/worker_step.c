@@ -14,6 +14,7 @@
 #include "hook/read.h"
 #include "probe/probe.h"
 #include "probe/step_facts.h"
+#include "session/attrs.h"
 
 /* clang-format off */
 #define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_worker_step, member, type, unit, kind, agg, doc)
@@ -114,6 +115,9 @@ static struct pm_name n_scheduled_new_reqs = PM_NAME("scheduled_new_reqs");
 static struct pm_name n_scheduled_spec_decode_tokens = PM_NAME("scheduled_spec_decode_tokens");
 static struct pm_name n_device_config = PM_NAME("device_config");
 static struct pm_name n_device_type = PM_NAME("device_type");
+static struct pm_name n_model_runner = PM_NAME("model_runner");
+static struct pm_name n_class = PM_NAME("__class__");
+static struct pm_name n_module = PM_NAME("__module__");
 static struct pm_name n_get_output = PM_NAME("get_output");
 static struct pm_name n_scheduler_output = PM_NAME("scheduler_output");
 
@@ -159,6 +163,20 @@ static bool runs_on_device(PyObject *self)
     bool known = config != NULL && pm_read_text(config, &n_device_type, type, sizeof type, NULL);
     Py_XDECREF(config);
     return known && strcmp(type, "cpu") != 0;
+}
+
+/* What holds for all steps of a worker, told once. */
+static void describe(PyObject *self, struct worker *worker)
+{
+    char module[128];
+    PyObject *runner = pm_read_attr(self, &n_model_runner);
+    PyObject *type = runner != NULL ? pm_read_attr(runner, &n_class) : NULL;
+    if (type != NULL && pm_read_text(type, &n_module, module, sizeof module, NULL))
+        pm_facts_attr(PM_ATTR_RUNNER, module);
+    Py_XDECREF(type);
+    Py_XDECREF(runner);
+    worker->device = runs_on_device(self);
+    pm_facts_attr(PM_ATTR_FORWARD_CLOCK, worker->device ? "sync" : "wall");
 }
 
 /* What the worker can tell of the phase: a resumed request's last single token looks like a decode
@@ -237,7 +255,7 @@ static void execute_enter(struct pm_call *call)
         return;
     struct worker *worker = worker_of(self);
     if (worker->step == 0)
-        worker->device = runs_on_device(self);
+        describe(self, worker);
     memset(&state.open, 0, sizeof state.open);
     state.open.worker = worker;
     state.open.start_ns = call->enter_ns;
