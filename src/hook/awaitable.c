@@ -47,7 +47,7 @@ static PyObject *finish(struct awaitable *self, PyObject *result)
     if (!self->open)
         return result;
     self->open = false;
-    struct pm_guard_thread *here = &pm_guard_here;
+    struct pm_guard_thread *here = pm_passage_here();
     self->passage.grouped = 0;
     if (!here->inside) /* it may be dropped, by the collector, within a half */
         result = pm_passage_leave(self->wrapper, here, &self->passage, result);
@@ -91,7 +91,7 @@ static void let_go(struct awaitable *self, struct pm_guard_thread *here, uint32_
 static PySendResult awaitable_am_send(PyObject *object, PyObject *arg, PyObject **ret_result)
 {
     struct awaitable *self = (struct awaitable *)object;
-    struct pm_guard_thread *here = &pm_guard_here;
+    struct pm_guard_thread *here = pm_passage_here();
     uint32_t taken = hold(self, here);
     PySendResult sent = PyIter_Send(self->inner, arg, ret_result);
     let_go(self, here, taken);
@@ -132,7 +132,7 @@ static PyObject *awaitable_next(PyObject *self)
 static PyObject *awaitable_throw(PyObject *object, PyObject *args)
 {
     struct awaitable *self = (struct awaitable *)object;
-    struct pm_guard_thread *here = &pm_guard_here;
+    struct pm_guard_thread *here = pm_passage_here();
     PyObject *throw = PyObject_GetAttrString(self->inner, "throw");
     if (!throw)
         return NULL;
@@ -170,7 +170,7 @@ static PyObject *awaitable_throw(PyObject *object, PyObject *args)
 static PyObject *awaitable_close(PyObject *object, PyObject *unused)
 {
     struct awaitable *self = (struct awaitable *)object;
-    struct pm_guard_thread *here = &pm_guard_here;
+    struct pm_guard_thread *here = pm_passage_here();
     (void)unused;
     uint32_t taken = hold(self, here);
     PyObject *result = PyObject_CallMethod(self->inner, "close", NULL);
@@ -309,7 +309,7 @@ PyObject *pm_awaitable_vectorcall(PyObject *self, PyObject *const *args, size_t 
                                   PyObject *kwnames)
 {
     struct pm_wrapper *wrapper = (struct pm_wrapper *)self;
-    struct pm_guard_thread *here = &pm_guard_here;
+    struct pm_guard_thread *here = pm_passage_here();
     if (pm_passage_closed(wrapper, here))
         return pm_call_original(wrapper, args, nargsf, kwnames);
 

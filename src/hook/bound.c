@@ -22,7 +22,7 @@ static PyObject *bound_vectorcall(PyObject *callable, PyObject *const *args, siz
 {
     struct bound *bound = (struct bound *)callable;
     struct pm_wrapper *wrapper = bound->wrapper;
-    struct pm_guard_thread *here = &pm_guard_here;
+    struct pm_guard_thread *here = pm_passage_here();
     if (pm_passage_closed(wrapper, here))
         return pm_vectorcall(bound->inner, args, nargsf, kwnames);
 

@@ -88,6 +88,15 @@ static inline PyObject *pm_call_original(const struct pm_wrapper *wrapper, PyObj
     return pm_vectorcall(wrapper->original, args, nargsf, kwnames);
 }
 
+/* This thread's part of the guard. The compiler is kept from finding the address again at every
+ * use, which is a function call in a shared object. */
+static inline struct pm_guard_thread *pm_passage_here(void)
+{
+    struct pm_guard_thread *here = &pm_guard_here;
+    __asm__("" : "+r"(here));
+    return here;
+}
+
 /* Whether calls of this wrapper on this thread are to be passed through, unseen. */
 static inline bool pm_passage_closed(const struct pm_wrapper *wrapper,
                                      const struct pm_guard_thread *here)
@@ -95,48 +104,59 @@ static inline bool pm_passage_closed(const struct pm_wrapper *wrapper,
     return wrapper->n_live == 0 || here->inside != 0;
 }
 
+/* Runs the enter of one slot. single: the wrapper has no other. */
+static inline __attribute__((always_inline)) void
+pm_passage_enter_slot(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
+                      struct pm_passage *passage, uint32_t i, bool single)
+{
+    struct pm_call *call = &passage->call;
+    const struct pm_slot *slot = &wrapper->slots[i];
+    struct pm_probe_state *state = slot->state;
+    if (slot->removed || !atomic_load_explicit(&state->armed, memory_order_relaxed))
+        return;
+    if (slot->group != PM_GUARD_NO_GROUP) {
+        if (here->depth[slot->group])
+            return;
+        here->depth[slot->group] = 1;
+        passage->grouped |= 1u << i;
+    }
+    call->scratch[0] = call->scratch[1] = 0;
+    if (slot->enter) {
+        here->inside = 1;
+        slot->enter(call);
+        here->inside = 0;
+        call->start_ns = 0;
+        if (pm_unlikely(PyErr_Occurred() != NULL)) {
+            pm_guard_fault(state, slot->target, "enter");
+            return;
+        }
+    }
+    if (!single) {
+        passage->scratch[i][0] = call->scratch[0];
+        passage->scratch[i][1] = call->scratch[1];
+    }
+    passage->entered |= 1u << i;
+}
+
 /* Runs the enters. The caller has filled args, nargs and kwnames. Afterwards: if here->interrupted,
  * the original must not be called and pm_passage_leave be given NULL; if nothing was entered, the
  * call is not seen and only pm_passage_ungroup is due. */
-static inline void pm_passage_enter(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
-                                    struct pm_passage *passage)
+static inline __attribute__((always_inline)) void pm_passage_enter(struct pm_wrapper *wrapper,
+                                                                   struct pm_guard_thread *here,
+                                                                   struct pm_passage *passage)
 {
     struct pm_call *call = &passage->call;
-    uint32_t entered = 0, grouped = 0, n_slots = wrapper->n_slots;
+    uint32_t n_slots = wrapper->n_slots;
+    passage->entered = passage->grouped = 0;
+    passage->several = n_slots > 1;
     call->result = NULL;
     call->enter_ns = call->start_ns = pm_clock_now_ns();
     call->end_ns = 0;
-    for (uint32_t i = 0; i < n_slots; i++) {
-        const struct pm_slot *slot = &wrapper->slots[i];
-        struct pm_probe_state *state = slot->state;
-        if (slot->removed || !atomic_load_explicit(&state->armed, memory_order_relaxed))
-            continue;
-        if (slot->group != PM_GUARD_NO_GROUP) {
-            if (here->depth[slot->group])
-                continue;
-            here->depth[slot->group] = 1;
-            grouped |= 1u << i;
-        }
-        call->scratch[0] = call->scratch[1] = 0;
-        if (slot->enter) {
-            here->inside = 1;
-            slot->enter(call);
-            here->inside = 0;
-            call->start_ns = 0;
-            if (pm_unlikely(PyErr_Occurred() != NULL)) {
-                pm_guard_fault(state, slot->target, "enter");
-                continue;
-            }
-        }
-        if (n_slots > 1) {
-            passage->scratch[i][0] = call->scratch[0];
-            passage->scratch[i][1] = call->scratch[1];
-        }
-        entered |= 1u << i;
-    }
-    passage->entered = entered;
-    passage->grouped = grouped;
-    passage->several = n_slots > 1;
+    if (n_slots == 1)
+        pm_passage_enter_slot(wrapper, here, passage, 0, true);
+    else
+        for (uint32_t i = 0; i < n_slots; i++)
+            pm_passage_enter_slot(wrapper, here, passage, i, false);
     if (call->start_ns == 0)
         call->start_ns = pm_clock_now_ns();
 }
@@ -150,34 +170,45 @@ static inline void pm_passage_ungroup(const struct pm_wrapper *wrapper,
         here->depth[wrapper->slots[__builtin_ctz(left)].group] = 0;
 }
 
-/* Runs the leaves, with no exception set. */
-static inline void pm_passage_halves(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
-                                     struct pm_passage *passage)
+static inline __attribute__((always_inline)) void
+pm_passage_leave_slot(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
+                      struct pm_passage *passage, uint32_t i)
 {
-    struct pm_call *call = &passage->call;
+    const struct pm_slot *slot = &wrapper->slots[i];
+    struct pm_probe_state *state = slot->state;
+    if (!slot->leave || !atomic_load_explicit(&state->armed, memory_order_relaxed))
+        return;
+    here->inside = 1;
+    slot->leave(&passage->call);
+    here->inside = 0;
+    if (pm_unlikely(PyErr_Occurred() != NULL))
+        pm_guard_fault(state, slot->target, "leave");
+}
+
+/* Runs the leaves, with no exception set. */
+static inline __attribute__((always_inline)) void pm_passage_halves(struct pm_wrapper *wrapper,
+                                                                    struct pm_guard_thread *here,
+                                                                    struct pm_passage *passage)
+{
+    if (!passage->several) {
+        if (passage->entered)
+            pm_passage_leave_slot(wrapper, here, passage, 0);
+        return;
+    }
     for (uint32_t left = passage->entered; left;) {
         uint32_t i = 31u - (uint32_t)__builtin_clz(left);
         left &= ~(1u << i);
-        const struct pm_slot *slot = &wrapper->slots[i];
-        struct pm_probe_state *state = slot->state;
-        if (!slot->leave || !atomic_load_explicit(&state->armed, memory_order_relaxed))
-            continue;
-        if (passage->several) {
-            call->scratch[0] = passage->scratch[i][0];
-            call->scratch[1] = passage->scratch[i][1];
-        }
-        here->inside = 1;
-        slot->leave(call);
-        here->inside = 0;
-        if (pm_unlikely(PyErr_Occurred() != NULL))
-            pm_guard_fault(state, slot->target, "leave");
+        passage->call.scratch[0] = passage->scratch[i][0];
+        passage->call.scratch[1] = passage->scratch[i][1];
+        pm_passage_leave_slot(wrapper, here, passage, i);
     }
 }
 
 /* Ends a seen call: result is what the original returned, NULL if it raised (or was not called).
  * Returns what the caller is to get. */
-static inline PyObject *pm_passage_leave(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
-                                         struct pm_passage *passage, PyObject *result)
+static inline __attribute__((always_inline)) PyObject *
+pm_passage_leave(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
+                 struct pm_passage *passage, PyObject *result)
 {
     passage->call.end_ns = pm_clock_now_ns();
     pm_passage_ungroup(wrapper, here, passage);

@@ -104,7 +104,7 @@ static PyObject *wrapper_vectorcall(PyObject *self, PyObject *const *args, size_
                                     PyObject *kwnames)
 {
     struct pm_wrapper *wrapper = (struct pm_wrapper *)self;
-    struct pm_guard_thread *here = &pm_guard_here;
+    struct pm_guard_thread *here = pm_passage_here();
     if (pm_unlikely(pm_passage_closed(wrapper, here)))
         return pm_call_original(wrapper, args, nargsf, kwnames);
 
