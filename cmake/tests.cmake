@@ -11,7 +11,8 @@ foreach(source IN LISTS pm_unit_tests)
     # Tests that make allocations fail (tests/unit/torture.h) are linked with its wrappers.
     file(STRINGS ${source} torture REGEX "^#include \"torture.h\"")
     if(torture)
-        foreach(function IN ITEMS malloc calloc realloc aligned_alloc posix_memalign strdup strndup)
+        foreach(function IN ITEMS malloc calloc realloc aligned_alloc posix_memalign strdup strndup
+                opendir fdopendir fopen)
             target_link_options(${name} PRIVATE -Wl,--wrap=${function})
         endforeach()
     endif()

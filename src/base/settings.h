@@ -35,9 +35,10 @@ typedef void (*pm_settings_warn_fn)(const char *sentence, void *arg);
 /* Looks a variable up; getenv-like. NULL for get means getenv. */
 typedef const char *(*pm_settings_get_fn)(const char *name, void *arg);
 
-/* Defaults, then the environment: VLLM_PROFILING_X, else PROFILEMATE_X (for a BOOL, 0 in either
- * wins). An empty value counts as unset. A malformed value warns and the default is used. Never
- * fails. */
+/* Defaults, then the environment: VLLM_PROFILING_X, else PROFILEMATE_X (for a switch, off in either
+ * wins). An empty or blank value counts as unset. A malformed value warns and counts as unset too,
+ * so that the other name or the default decides. Switches also take true/false, yes/no, on/off.
+ * Never fails. */
 void pm_settings_read(struct pm_settings *ret_settings, pm_settings_get_fn get, void *get_arg,
                       pm_settings_warn_fn warn, void *warn_arg);
 
@@ -59,8 +60,9 @@ extern const size_t pm_setting_rows_count;
 bool pm_setting_check(const struct pm_setting_row *row, const char *value, char *expected,
                       size_t size);
 
-/* Whether a VLLM_* environment name is one of ours (settings, VLLM_ENABLE_PROFILING,
- * VLLM_PROFILING_SESSION). */
+/* Whether an environment name is one of ours: both names of each setting, VLLM_ENABLE_PROFILING,
+ * PROFILEMATE_ENABLE, VLLM_PROFILING_SESSION. A misspelt VLLM_PROFILING_… is nobody's: vLLM may
+ * warn of it. */
 bool pm_settings_owns(const char *env_name);
 
 #endif

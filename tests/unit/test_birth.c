@@ -547,11 +547,17 @@ static void whole_files(void **state)
 static void no_memory(void **state)
 {
     (void)state;
+    assert_int_equal(directory(at("base")), 0);
+    int failures = 0;
     TORTURE(n)
     {
         int status = directory(at("base"));
         assert_true(status == 0 || status == -PM_ENOMEM);
+        failures += status != 0;
     }
+    /* a search that fails never ends in a second directory */
+    assert_int_equal(failures, 1);
+    assert_false(exists(at("home/.local")));
     assert_int_equal(count_entries(at("base"), "session_"), 1);
 }
 

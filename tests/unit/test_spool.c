@@ -242,8 +242,11 @@ static void foreign_spool(void **state)
         assert_true(pm_birth_unspool(path, NULL, NULL) != 0);
     }
     /* that of another session, of the same user even */
-    assert_int_equal(mkdir(at("first/other"), 0700), 0);
-    int n = snprintf(changed, sizeof changed, "%sspool %s\n", text, at("first/other"));
+    char other[PATH_MAX];
+    snprintf(other, sizeof other, "%s", spool);
+    memcpy(other + strlen(other) - 8, "deadbeef", 8);
+    assert_int_equal(mkdir(other, 0700), 0);
+    int n = snprintf(changed, sizeof changed, "%sspool %s\n", text, other);
     write_file(in(path, "session"), changed, (size_t)n);
     assert_int_equal(pm_birth_unspool(path, NULL, NULL), -PM_EPERMISSION);
     assert_int_equal(pm_birth_unspool(at("nothing"), NULL, NULL), -PM_ENOTFOUND);
