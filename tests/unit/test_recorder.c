@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "base/clock.h"
+#include "recorder/internal.h" /* to turn the clocks of roll-ups and triples */
 
 struct fixture {
     char dir[256];
@@ -524,6 +525,98 @@ static void segments_grow_to_their_schemas(void **state)
     assert_int_equal(f->walk.streams[PM_STREAM_BLOCKS].kinds[PM_SCHEMA_SCHEMA], 60);
 }
 
+struct rollups {
+    unsigned n;
+    uint64_t steps, blocks, bucket_sum; /* of the last one */
+};
+
+static void read_rollup(void *arg, const struct walk_segment *segment, uint32_t schema,
+                        uint64_t fact, const unsigned char *payload, size_t bytes, int in_keyframe)
+{
+    struct rollups *rollups = arg;
+    (void)segment, (void)fact, (void)in_keyframe;
+    if (schema != PM_SCHEMA_ROLLUP)
+        return;
+    struct pm_rollup_head head;
+    uint64_t values[KIT_VALUES];
+    memcpy(&head, payload, sizeof head);
+    assert_int_equal(head.n_values, KIT_VALUES);
+    assert_true(sizeof head + sizeof values + head.n_buckets * sizeof(struct pm_rollup_bucket) <=
+                bytes);
+    memcpy(values, payload + sizeof head, sizeof values);
+    rollups->n++;
+    rollups->steps = values[0] + values[3] + values[6];
+    rollups->blocks = values[9];
+    rollups->bucket_sum = 0;
+    assert_int_equal(head.covers[PM_STREAM_CORE], rollups->steps);
+    for (uint32_t i = 0; i < head.n_buckets; i++) {
+        struct pm_rollup_bucket bucket;
+        memcpy(&bucket, payload + sizeof head + sizeof values + i * sizeof bucket, sizeof bucket);
+        assert_true(bucket.hist < KIT_HISTS && bucket.bucket < PM_HIST_BUCKETS && bucket.count > 0);
+        rollups->bucket_sum += bucket.count;
+    }
+}
+
+/* Once a minute the totals of everything so far, which stay when the detail is gone. */
+static void roll_ups_hold_the_totals(void **state)
+{
+    struct fixture *f = begin(state, false);
+    f->options.ceiling_bytes = 4 * PM_SEGMENT_BYTES_MIN;
+    f->rec = kit_open(&f->options);
+    for (int i = 0; i < 10000; i++)
+        assert_true(record(f, KIT_STEP));
+    assert_true(record(f, KIT_BLOCK));
+    pm_recorder_round(f->rec); /* not due yet */
+    f->rec->rollup_ns -= 61000000000ull;
+    pm_recorder_round(f->rec);
+    pm_recorder_round(f->rec);
+    assert_true(record(f, KIT_STEP));
+    f->rec->rollup_ns -= 61000000000ull;
+    pm_recorder_round(f->rec);
+    close_and_check(f);
+    struct rollups rollups = {0};
+    walk_records(&f->walk, read_rollup, &rollups);
+    assert_int_equal(rollups.n, 2);
+    assert_int_equal(rollups.steps, 10001);
+    assert_int_equal(rollups.blocks, 1);
+    assert_int_equal(rollups.bucket_sum, 10001);
+    assert_true(f->walk.head->recycled[PM_STREAM_CORE] > 0);
+}
+
+/* As KEEP nears its share of the ceiling, roll-ups come further apart. */
+static void roll_ups_stretch_as_room_goes(void **state)
+{
+    struct fixture *f = begin(state, false);
+    char value[8000];
+    memset(value, 'v', sizeof value - 1);
+    value[sizeof value - 1] = '\0';
+    f->options.ceiling_bytes = 8 * PM_SEGMENT_BYTES_MIN; /* KEEP may have four */
+    f->rec = kit_open(&f->options);
+    for (int i = 0; i < 17; i++)
+        pm_recorder_attr(f->rec, "note.big", value);
+    f->rec->rollup_ns -= 61000000000ull;
+    pm_recorder_round(f->rec); /* three of four are used: every two minutes */
+    f->rec->rollup_ns -= 61000000000ull;
+    pm_recorder_round(f->rec);
+    close_and_check(f);
+    assert_int_equal(f->walk.streams[PM_STREAM_KEEP].segments, 3);
+    assert_int_equal(f->walk.streams[PM_STREAM_KEEP].kinds[PM_SCHEMA_ROLLUP], 1);
+}
+
+static void a_clock_triple_every_minute(void **state)
+{
+    struct fixture *f = begin(state, false);
+    f->rec = kit_open(&f->options);
+    for (int i = 0; i < 3; i++) {
+        pm_recorder_round(f->rec); /* within a second: neither steered nor recorded */
+        f->rec->steered_ns -= 1100000000ull;
+        f->rec->clock_ns -= 61000000000ull;
+        pm_recorder_round(f->rec);
+    }
+    close_and_check(f);
+    assert_int_equal(f->walk.streams[PM_STREAM_KEEP].kinds[PM_SCHEMA_CLOCK], 4);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -549,6 +642,9 @@ int main(void)
         TEST(misuse_is_harmless),
         TEST(rounds_from_two_threads),
         TEST(segments_grow_to_their_schemas),
+        TEST(roll_ups_hold_the_totals),
+        TEST(roll_ups_stretch_as_room_goes),
+        TEST(a_clock_triple_every_minute),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -140,7 +140,7 @@ static inline void walk_segment_records(struct walk *walk, struct walk_segment *
         if (fn != NULL)
             fn(arg, segment, schema, fact, payload, bytes - 8, in_keyframe);
         if (schema < PM_SCHEMA_FIRST)
-            stream->kinds[schema]++;
+            stream->kinds[schema % PM_SCHEMA_FIRST]++;
         else
             segment->facts++;
         if (schema == PM_SCHEMA_LOST) {
