@@ -1,6 +1,6 @@
 /*
- * The end of the root process: a session becomes its files. Runs from libc's exit(), after
- * Py_Finalize: no Python, no other thread of Python's. Engines and workers are usually killed
+ * The end of the root process: a session becomes its files. Runs at the end of Py_Finalize, or
+ * from libc's exit() where that is not called: no Python. Engines and workers are usually killed
  * before they come here; their files are valid without it.
  *
  * The program's `export` is started in a session of its own, so that a terminal's Ctrl+C does not
@@ -26,13 +26,29 @@
 
 extern char **environ;
 
+static void finish(bool python_has_gone)
+{
+    static bool done;
+    if (!done)
+        pm_session_finish(python_has_gone);
+    done = true;
+}
+
+/* The last thing that Py_Finalize does. After an uncaught KeyboardInterrupt that is also the last
+ * thing of the process, which then kills itself with SIGINT. */
+static void at_finalize(void)
+{
+    finish(true);
+}
+
 static void at_exit(void)
 {
-    pm_session_finish(!Py_IsInitialized());
+    finish(!Py_IsInitialized());
 }
 
 void pm_finish_register(void)
 {
+    (void)Py_AtExit(at_finalize); /* there are places for 32 */
     (void)atexit(at_exit);
 }
 

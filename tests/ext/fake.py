@@ -145,6 +145,7 @@ class Records:
     roles: int
     engine: int
     rank: int
+    state: int
     attributes: dict[str, str] = field(default_factory=dict)
 
 
@@ -156,7 +157,7 @@ def read_records(path: Path) -> Records:
     data = path.read_bytes()
     head = HEAD.unpack_from(data)
     header_bytes, segment_bytes, pid = head[2], head[3], head[6]
-    found = Records(path, pid, roles=head[15], engine=head[16], rank=head[17])
+    found = Records(path, pid, roles=head[15], engine=head[16], rank=head[17], state=head[18])
     for start in range(header_bytes, len(data) - 127, segment_bytes):
         if data[start : start + 8] != b"PFMESEG1":
             continue
