@@ -7,7 +7,6 @@
 
 #include <string.h>
 
-#include "base/number.h"
 #include "base/utf8.h"
 #include "probe/step_facts.h"
 #include "session/attrs.h"
@@ -112,6 +111,12 @@ static void put_named(struct page *page, const char *name, const char *value)
 
 /* ---- what ran ---- */
 
+static void put_state(struct page *page, unsigned count, const char *word)
+{
+    if (count > 0)
+        (void)pm_buf_printf(page->buf, " %u %s", count, word);
+}
+
 static void put_processes(struct page *page, const struct pm_session *session,
                           const struct pm_sums *sums)
 {
@@ -123,10 +128,12 @@ static void put_processes(struct page *page, const struct pm_session *session,
         frontends += (roles & PM_ROLE_FRONTEND) != 0;
     }
     (void)pm_buf_printf(page->buf,
-                        "  %-12s%zu: %u with an engine, %u with a worker, %u front ends; %u "
-                        "running, %u closed, %u killed\n",
-                        "processes", pm_session_process_count(session), engines, workers, frontends,
-                        sums->running, sums->closed, sums->killed);
+                        "  %-12s%zu (engines %u, workers %u, front ends %u):", "processes",
+                        pm_session_process_count(session), engines, workers, frontends);
+    put_state(page, sums->running, "running");
+    put_state(page, sums->closed, "closed");
+    put_state(page, sums->killed, "killed");
+    put(page, "\n");
 }
 
 static void put_what_ran(struct page *page, const struct pm_report *report, bool brief)
@@ -144,15 +151,15 @@ static void put_what_ran(struct page *page, const struct pm_report *report, bool
     if (brief)
         return;
     put_named(page, "model", or_unknown(pm_session_attr(session, PM_ATTR_MODEL)));
-    snprintf(line, sizeof(line), "vLLM %.60s, torch %.60s, Python %.60s, ProfileMate %.60s",
-             or_unknown(vllm), or_unknown(pm_session_attr(session, PM_ATTR_TORCH)),
-             or_unknown(pm_session_attr(session, PM_ATTR_PYTHON)),
-             or_unknown(pm_session_attr(session, PM_ATTR_PROFILEMATE)));
+    snprintf(line, sizeof(line), "vLLM %.60s, torch %.60s, Python %.60s", or_unknown(vllm),
+             or_unknown(pm_session_attr(session, PM_ATTR_TORCH)),
+             or_unknown(pm_session_attr(session, PM_ATTR_PYTHON)));
     put_named(page, "versions", line);
-    snprintf(line, sizeof(line), "%.60s; clock %.60s",
-             or_unknown(pm_session_attr(session, PM_ATTR_DEVICE)),
+    put_named(page, "device", or_unknown(pm_session_attr(session, PM_ATTR_DEVICE)));
+    snprintf(line, sizeof(line), "ProfileMate %.60s, clock %.60s",
+             or_unknown(pm_session_attr(session, PM_ATTR_PROFILEMATE)),
              or_unknown(pm_session_attr(session, PM_ATTR_CLOCK)));
-    put_named(page, "device", line);
+    put_named(page, "recorded by", line);
     pm_iso_time(info->start_real_ns, start, sizeof(start));
     const uint64_t seen =
         report->sums.end_ns > info->start_mono_ns ? report->sums.end_ns - info->start_mono_ns : 0;
@@ -167,16 +174,18 @@ static void put_phase(struct page *page, const char *name, const struct pm_rank_
                       unsigned phase)
 {
     const struct pm_stats *s = &rank->stats[phase];
-    char cells[6][48], rate[PM_NUMBER_MAX + 1] = "-";
+    char cells[6][48], rate[48] = "-";
 
     if (s->count == 0) {
-        (void)pm_buf_printf(page->buf, "  %-8s%9u\n", name, 0u);
+        (void)pm_buf_printf(page->buf, "  %-7s%8u\n", name, 0u);
         return;
     }
-    if (rank->forward_ns[phase] != 0)
-        *pm_number_ratio(rate, rank->timed_tokens[phase], 1000000000u, rank->forward_ns[phase], 1) =
-            '\0';
-    (void)pm_buf_printf(page->buf, "  %-8s%9llu%9s%9s%9s%9s%9s%9s%10s\n", name,
+    if (rank->forward_ns[phase] != 0) {
+        const double value =
+            (double)rank->timed_tokens[phase] * 1e9 / (double)rank->forward_ns[phase];
+        snprintf(rate, sizeof(rate), "%.*f", value < 100000.0 ? 1 : 0, value);
+    }
+    (void)pm_buf_printf(page->buf, "  %-7s%8llu%9s%9s%9s%9s%9s%9s%9s\n", name,
                         (unsigned long long)s->count, ms(s->mean, cells[0]), ms(s->p50, cells[1]),
                         ms(s->p90, cells[2]), ms(s->p95, cells[3]), ms(s->p99, cells[4]),
                         ms(s->max, cells[5]), rate);
@@ -200,7 +209,7 @@ static void put_forward(struct page *page, const struct pm_engine_report *engine
         snprintf(where, sizeof(where), "engine %u, rank %d; ", engine->number, rank->rank);
     snprintf(title, sizeof(title), "Forward passes, ms (%s%s)", where, clock_words(&rank->forward));
     put_heading(page, title);
-    (void)pm_buf_printf(page->buf, "  %-8s%9s%9s%9s%9s%9s%9s%9s%10s\n", "phase", "count", "mean",
+    (void)pm_buf_printf(page->buf, "  %-7s%8s%9s%9s%9s%9s%9s%9s%9s\n", "phase", "count", "mean",
                         "p50", "p90", "p95", "p99", "max", "tokens/s");
     put_phase(page, "prefill", rank, PM_PHASE_PREFILL);
     put_phase(page, "decode", rank, PM_PHASE_DECODE);
@@ -317,12 +326,10 @@ static void put_confession(struct page *page, const struct pm_report *report)
         (void)pm_buf_printf(page->buf, "  %-12s%s inside the hooks, vLLM was not affected\n",
                             "faults", grouped(sums->faults, a));
     if (account->mismatched + account->sched_only + account->worker_only > 0)
-        (void)pm_buf_printf(page->buf,
-                            "  %-12s%llu disagree with their worker, %llu without a worker, %llu "
-                            "without a scheduler\n",
-                            "steps", (unsigned long long)account->mismatched,
-                            (unsigned long long)account->sched_only,
-                            (unsigned long long)account->worker_only);
+        (void)pm_buf_printf(
+            page->buf, "  %-12s%llu disagree, %llu without a worker, %llu without a scheduler\n",
+            "steps", (unsigned long long)account->mismatched,
+            (unsigned long long)account->sched_only, (unsigned long long)account->worker_only);
     for (size_t i = 0; i < notes && i < NOTES_SHOWN; i++)
         put_wrapped(page, pm_session_note(report->session, i), 2);
     if (notes > NOTES_SHOWN)
