@@ -1,0 +1,22 @@
+# The trace room: reads torch traces. zlib is required; ISA-L (Debian: libisal-dev), where it is installed, inflates
+# three to four times faster.
+pm_room(trace)
+find_package(ZLIB REQUIRED)
+target_link_libraries(pm_trace PUBLIC ZLIB::ZLIB m)
+option(PM_ISAL "Inflate gzip traces with ISA-L where it is installed" ON)
+if(PM_ISAL)
+    pkg_check_modules(ISAL QUIET IMPORTED_TARGET libisal)
+    if(ISAL_FOUND)
+        target_link_libraries(pm_trace PUBLIC PkgConfig::ISAL)
+        target_compile_definitions(pm_trace PRIVATE PM_HAVE_ISAL)
+    endif()
+endif()
+target_link_libraries(pm_trace PUBLIC pm_base)
+
+# What links the views (the program, the unit tests) gets the trace room with them.
+get_target_property(pm_view_type pm_view TYPE)
+if(pm_view_type STREQUAL "INTERFACE_LIBRARY")
+    target_link_libraries(pm_view INTERFACE pm_trace)
+else()
+    target_link_libraries(pm_view PUBLIC pm_trace)
+endif()
