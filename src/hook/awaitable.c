@@ -23,9 +23,14 @@ bool pm_is_coroutine(PyObject *object)
     if (!PyType_GetSlot(Py_TYPE(object), Py_am_await))
         return false;
     static const char *const needed[] = {"send", "throw", "close"};
-    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++)
-        if (!PyObject_HasAttrString(object, needed[i]))
+    for (size_t i = 0; i < sizeof needed / sizeof *needed; i++) {
+        PyObject *method = pm_attr(object, needed[i]);
+        Py_XDECREF(method);
+        if (!method) {
+            PyErr_Clear();
             return false;
+        }
+    }
     return true;
 }
 
@@ -60,7 +65,7 @@ static bool is_over(struct awaitable *self)
 {
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
-    PyObject *running = PyObject_GetAttrString(self->inner, "cr_running");
+    PyObject *running = pm_attr(self->inner, "cr_running");
     bool over = running != Py_True;
     Py_XDECREF(running);
     PyErr_Restore(type, value, traceback);
@@ -133,7 +138,7 @@ static PyObject *awaitable_throw(PyObject *object, PyObject *args)
 {
     struct awaitable *self = (struct awaitable *)object;
     struct pm_guard_thread *here = pm_passage_here();
-    PyObject *throw = PyObject_GetAttrString(self->inner, "throw");
+    PyObject *throw = pm_attr(self->inner, "throw");
     if (!throw)
         return NULL;
     uint32_t taken = hold(self, here);
@@ -149,7 +154,7 @@ static PyObject *awaitable_throw(PyObject *object, PyObject *args)
     PyObject *type, *stop, *traceback, *value = NULL;
     PyErr_Fetch(&type, &stop, &traceback);
     PyErr_NormalizeException(&type, &stop, &traceback);
-    value = stop ? PyObject_GetAttrString(stop, "value") : NULL;
+    value = stop ? pm_attr(stop, "value") : NULL;
     if (!value) {
         PyErr_Clear();
         Py_INCREF(Py_None);
@@ -173,7 +178,9 @@ static PyObject *awaitable_close(PyObject *object, PyObject *unused)
     struct pm_guard_thread *here = pm_passage_here();
     (void)unused;
     uint32_t taken = hold(self, here);
-    PyObject *result = PyObject_CallMethod(self->inner, "close", NULL);
+    PyObject *close = pm_attr(self->inner, "close");
+    PyObject *result = close ? PyObject_CallFunctionObjArgs(close, NULL) : NULL;
+    Py_XDECREF(close);
     let_go(self, here, taken);
     if (!self->open || (!result && !is_over(self)))
         return result;
@@ -188,7 +195,7 @@ static PyObject *awaitable_close(PyObject *object, PyObject *unused)
 static PyObject *awaitable_await(PyObject *object)
 {
     struct awaitable *self = (struct awaitable *)object;
-    PyObject *awaits = PyObject_GetAttrString(self->inner, "cr_await");
+    PyObject *awaits = pm_attr(self->inner, "cr_await");
     if (awaits && awaits != Py_None)
         PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
     else if (!awaits && PyErr_ExceptionMatches(PyExc_AttributeError))
@@ -219,7 +226,7 @@ static int awaitable_setattr(PyObject *self, PyObject *name, PyObject *value)
 static PyObject *awaitable_get_class(PyObject *self, void *closure)
 {
     (void)closure;
-    return PyObject_GetAttrString(((struct awaitable *)self)->inner, "__class__");
+    return pm_attr(((struct awaitable *)self)->inner, "__class__");
 }
 
 static PyObject *awaitable_repr(PyObject *self)

@@ -73,7 +73,7 @@ static int bound_setattr(PyObject *self, PyObject *name, PyObject *value)
 static PyObject *bound_get_class(PyObject *self, void *closure)
 {
     (void)closure;
-    return PyObject_GetAttrString(((struct bound *)self)->inner, "__class__");
+    return pm_attr(((struct bound *)self)->inner, "__class__");
 }
 
 static PyObject *bound_repr(PyObject *self)

@@ -77,6 +77,10 @@ PyObject *pm_awaitable_new(struct pm_wrapper *wrapper, struct pm_guard_thread *h
 bool pm_is_coroutine(PyObject *object);
 extern PyType_Spec pm_bound_spec, pm_awaitable_spec;
 
+/* object.name, a new reference or NULL with an exception. The name is interned first: a fresh str
+ * each time would fill the interpreter's method cache. (stand_in.c) */
+PyObject *pm_attr(PyObject *object, const char *name);
+
 /* Attribute access of a stand-in: its type's own, then those of what it stands for. (wrapper.c) */
 PyObject *pm_stand_in_getattr(PyObject *self, PyObject *name, PyObject *inner);
 

@@ -12,6 +12,14 @@ static bool is_name(PyObject *name, const char *text)
     return PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, text) == 0;
 }
 
+PyObject *pm_attr(PyObject *object, const char *name)
+{
+    PyObject *key = PyUnicode_InternFromString(name);
+    PyObject *value = key ? PyObject_GetAttr(object, key) : NULL;
+    Py_XDECREF(key);
+    return value;
+}
+
 PyObject *pm_stand_in_getattr(PyObject *self, PyObject *name, PyObject *inner)
 {
     /* Every type has these two in its own dict, where they speak of the type. */
@@ -50,7 +58,7 @@ static PyObject *wrapper_get_wrapped(PyObject *self, void *closure)
 static PyObject *wrapper_get_class(PyObject *self, void *closure)
 {
     (void)closure;
-    return PyObject_GetAttrString(((struct pm_wrapper *)self)->original, "__class__");
+    return pm_attr(((struct pm_wrapper *)self)->original, "__class__");
 }
 
 static PyObject *wrapper_repr(PyObject *self)
@@ -76,14 +84,16 @@ static PyObject *wrapper_dir(PyObject *self, PyObject *unused)
 static PyObject *wrapper_reduce(PyObject *self, PyObject *unused)
 {
     (void)unused;
-    PyObject *original = ((struct pm_wrapper *)self)->original, *module = NULL, *name = NULL;
-    module = PyObject_GetAttrString(original, "__module__");
+    PyObject *original = ((struct pm_wrapper *)self)->original, *name = NULL;
+    PyObject *module = pm_attr(original, "__module__");
     if (module && PyUnicode_Check(module))
-        name = PyObject_GetAttrString(original, "__qualname__");
+        name = pm_attr(original, "__qualname__");
     Py_XDECREF(module);
     if (name && PyUnicode_Check(name))
         return name;
     Py_XDECREF(name);
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_AttributeError))
+        return NULL;
     PyErr_Clear();
     return PyObject_CallMethod(original, "__reduce_ex__", "i", 2);
 }

@@ -130,7 +130,7 @@ static bool is_coroutine_function(PyObject *callable)
     long bits = 0;
     PyObject *name = PyUnicode_InternFromString("__code__");
     if (name && pm_attr_optional(callable, name, &code) > 0)
-        flags = PyObject_GetAttrString(code, "co_flags");
+        flags = pm_attr(code, "co_flags");
     if (flags && PyLong_Check(flags))
         bits = PyLong_AsLong(flags);
     Py_XDECREF(flags);
@@ -181,8 +181,8 @@ static PyObject *new_wrapper(struct pm_wrapper_types *types, PyObject *original,
 /* What somebody set on a static or class method itself. */
 static void copy_own_attributes(PyObject *from, PyObject *to)
 {
-    PyObject *source = PyObject_GetAttrString(from, "__dict__");
-    PyObject *target = source ? PyObject_GetAttrString(to, "__dict__") : NULL;
+    PyObject *source = pm_attr(from, "__dict__");
+    PyObject *target = source ? pm_attr(to, "__dict__") : NULL;
     if (target)
         PyDict_Update(target, source);
     Py_XDECREF(target);
@@ -206,7 +206,7 @@ PyObject *pm_wrapper_new(struct pm_wrapper_types *types, PyObject *original)
     if (!is_static_or_class_method(original))
         return new_wrapper(types, original, original);
 
-    PyObject *function = PyObject_GetAttrString(original, "__func__"), *wrapper = NULL;
+    PyObject *function = pm_attr(original, "__func__"), *wrapper = NULL;
     PyObject *descriptor = NULL;
     if (function)
         wrapper = new_wrapper(types, function, original);
@@ -229,7 +229,7 @@ static struct pm_wrapper *wrapper_of(const struct pm_wrapper_types *types, PyObj
         return (struct pm_wrapper *)object;
     if (!is_static_or_class_method(object))
         return NULL;
-    PyObject *function = PyObject_GetAttrString(object, "__func__");
+    PyObject *function = pm_attr(object, "__func__");
     if (!function) {
         PyErr_Clear();
         return NULL;

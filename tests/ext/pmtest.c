@@ -32,9 +32,10 @@ void pm_recorder_attr(struct pm_recorder *rec, const char *key, const char *valu
 {
     (void)rec;
     PyObject *pair = Py_BuildValue("(ss)", key, value);
-    if (!pair || PyList_Append(attrs, pair) < 0)
-        abort();
-    Py_DECREF(pair);
+    if (pair)
+        PyList_Append(attrs, pair);
+    Py_XDECREF(pair);
+    PyErr_Clear();
 }
 
 /* ---- probes ---- */
@@ -60,13 +61,19 @@ static void half(PyObject *callback, struct pm_call *call)
     }
     Py_ssize_t n = call->nargs + (call->kwnames ? PyTuple_Size(call->kwnames) : 0);
     PyObject *args = PyTuple_New(n);
+    if (!args)
+        return;
     for (Py_ssize_t i = 0; i < n; i++) {
         Py_INCREF(call->args[i]);
         PyTuple_SetItem(args, i, call->args[i]);
     }
+    PyObject *results = call->result ? PyTuple_Pack(1, call->result) : PyTuple_New(0);
+    if (!results) {
+        Py_DECREF(args);
+        return;
+    }
     struct pm_call *outer = current;
     current = call;
-    PyObject *results = call->result ? PyTuple_Pack(1, call->result) : PyTuple_New(0);
     PyObject *answer = PyObject_CallFunction(
         callback, "NnON(KKK)K", args, call->nargs, call->kwnames ? call->kwnames : Py_None, results,
         (unsigned long long)call->enter_ns, (unsigned long long)call->start_ns,
@@ -87,7 +94,8 @@ static void half(PyObject *callback, struct pm_call *call)
         half(probes[n].leave, call);                                                               \
     }
 HALVES(0)
-HALVES(1) HALVES(2) HALVES(3) HALVES(4) HALVES(5) HALVES(6) HALVES(7) HALVES(8) HALVES(9)
+HALVES(1)
+HALVES(2) HALVES(3) HALVES(4) HALVES(5) HALVES(6) HALVES(7) HALVES(8) HALVES(9)
 
     typedef void (*half_fn)(struct pm_call *call);
 static const half_fn enters[PROBES] = {enter_0, enter_1, enter_2, enter_3, enter_4,
@@ -102,8 +110,9 @@ static void on_fired(const struct pm_probe *probe, const struct pm_target *targe
     for (int i = 0; i < PROBES; i++)
         if (&probes[i].probe == probe) {
             PyObject *pair = Py_BuildValue("(iK)", i, (unsigned long long)start_ns);
-            PyList_Append(fired, pair);
-            Py_DECREF(pair);
+            if (pair)
+                PyList_Append(fired, pair);
+            Py_XDECREF(pair);
         }
 }
 
