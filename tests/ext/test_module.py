@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -299,5 +298,5 @@ def test_symbols_exist_in_every_interpreter(tmp_path):
 def test_it_links_libc_only():
     listing = subprocess.run(["readelf", "-d", fake.EXTENSION], capture_output=True, text=True, check=True)
     needed = [line.split("[")[1].rstrip("]") for line in listing.stdout.splitlines() if "(NEEDED)" in line]
+    needed = [name for name in needed if "san.so" not in name]  # a build with sanitizers
     assert needed and all(name.startswith(("libc.", "libpthread.", "libdl.", "ld-")) for name in needed), needed
-    assert sys.platform == "linux"

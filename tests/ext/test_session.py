@@ -315,7 +315,8 @@ print(os.waitpid(child, 0)[1])
 
 PROGRAM = """\
 #!/bin/sh
-echo "$$ $PPID $(ps -o sid= -p $$) $*" >> {log}
+read -r pid name state parent group sid rest < /proc/$$/stat
+echo "$pid $parent $sid $*" >> {log}
 {more}
 """
 
