@@ -12,3 +12,15 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/src/cmd/main.c)
     add_executable(profilemate ${pm_cmd_sources} ${CMAKE_SOURCE_DIR}/src/hook/gate.c)
     target_link_libraries(profilemate PRIVATE pm_view pm_reader pm_recorder pm_session pm_base Threads::Threads m)
 endif()
+
+# Its manual pages and the completion of bash, also with the wheel (in the environment's share/).
+set(pm_share share)
+if(SKBUILD)
+    set(pm_share ${SKBUILD_DATA_DIR}/share)
+endif()
+file(GLOB pm_man_1 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/man/*.1)
+file(GLOB pm_man_5 CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/man/*.5)
+install(FILES ${pm_man_1} DESTINATION ${pm_share}/man/man1)
+install(FILES ${pm_man_5} DESTINATION ${pm_share}/man/man5)
+install(FILES ${CMAKE_SOURCE_DIR}/completion/profilemate.bash DESTINATION ${pm_share}/bash-completion/completions
+    RENAME profilemate)

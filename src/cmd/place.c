@@ -34,6 +34,7 @@ bool pm_site_dir(char *out, size_t size)
     static const char *const patterns[] = {
         "site",
         "lib/profilemate/site",
+        "profilemate/site", /* pip install --target */
         "lib/python3*/site-packages/profilemate/site",
         "lib64/python3*/site-packages/profilemate/site",
         "lib/python3*/dist-packages/profilemate/site",

@@ -116,11 +116,30 @@ static uint64_t newest_change(const struct pm_place *place)
     return newest;
 }
 
+/* Whether the session may run on another machine: its records then lie on a disk of that one, and
+ * nothing here tells whether somebody still writes them. */
+static bool is_elsewhere(const struct pm_place *place)
+{
+    struct pm_birth_file file;
+    char host[256] = "", boot[64] = "";
+    if (pm_birth_read(place->path, &file) != 0)
+        return true;
+    gethostname(host, sizeof(host) - 1);
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) {
+        ssize_t n = read(fd, boot, sizeof(boot) - 1);
+        boot[n > 0 ? n : 0] = '\0';
+        boot[strcspn(boot, "\n")] = '\0';
+        close(fd);
+    }
+    return file.spool[0] != '\0' && strcmp(file.boot_id, boot) != 0 && strcmp(file.host, host) != 0;
+}
+
 static bool is_finished(const struct pm_place *place, uint64_t changed_sec)
 {
     struct pm_session *session;
     time_t now = time(NULL);
-    if (place->owner != geteuid())
+    if (place->owner != geteuid() || is_elsewhere(place))
         return false;
     if (pm_session_open(&session, place->path, NULL) != 0)
         return false;

@@ -222,6 +222,20 @@ def test_a_session_about_to_begin_does_not_go(cli):
     assert len(pruned(cli, "--keep-mb", "0")["removed"]) == 1
 
 
+def test_a_session_that_may_run_on_another_machine_does_not_go(cli):
+    """On a network file system: its records lie on that machine's disk, nothing here tells that it has ended."""
+    session = cli.make_session("end=none")
+    lines = (session / "session").read_text().splitlines()
+    kept = [line for line in lines if line.split()[0] not in ("boot_id", "host", "spool")]
+    elsewhere = ["boot_id 00000000-0000-0000-0000-000000000000", "host another-machine", "spool /var/tmp/no-such-spool"]
+    (session / "session").write_text("\n".join(kept + elsewhere) + "\n")
+    age(session, days=30)
+    assert pruned(cli, "--keep-mb", "0")["removed"] == []
+    (session / "session").write_text("\n".join(kept + elsewhere[:2]) + "\n")
+    age(session, days=30)
+    assert len(pruned(cli, "--keep-mb", "0")["removed"]) == 1
+
+
 def test_links_in_a_session_are_removed_and_what_they_point_to_stays(cli, tmp_path):
     session = cli.make_session(*OLD)
     (tmp_path / "precious").mkdir()

@@ -1,0 +1,49 @@
+"""The completion of bash: what Tab offers at each place."""
+
+import shutil
+import subprocess
+
+import pytest
+from program import PROGRAM, ROOT
+
+pytestmark = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+
+
+def offered(cli, *words: str) -> list[str]:
+    """What Tab offers for the last word."""
+    quoted = " ".join(f"'{word}'" for word in (str(PROGRAM), *words))
+    script = (
+        f"source '{ROOT}/completion/profilemate.bash'; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}; "
+        f"_profilemate '{PROGRAM}'; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    )
+    shown = subprocess.run(
+        ["bash", "--norc", "-c", script], env=cli.environment(), capture_output=True, text=True, timeout=60
+    )
+    assert shown.stderr == ""
+    return sorted(shown.stdout.split())
+
+
+def test_commands(cli):
+    assert offered(cli, "") == sorted(
+        ["run", "env", "sessions", "export", "report", "doctor", "help", "--help", "--version"]
+    )
+    assert offered(cli, "se") == ["sessions"]
+    assert offered(cli, "help", "do") == ["doctor"]
+
+
+def test_options(cli):
+    assert offered(cli, "run", "--no-py") == ["--no-pythonpath"]
+    assert offered(cli, "run", "--preset") == ["--preset"]
+    assert set(offered(cli, "run", "--")) >= {"--nvtx", "--no-nvtx", "--quiet", "--dir", "--help", "--moe-expert-tracking"}
+    assert offered(cli, "export", "--f") == ["--format"]
+
+
+def test_sessions(cli):
+    session = cli.make_session()
+    for command in ("export", "report", "doctor"):
+        assert offered(cli, command, "session_") == [session.name]
+
+
+def test_the_command_behind_the_dashes_is_not_ours(cli):
+    (cli.tmp / "home").mkdir(exist_ok=True)
+    assert "--preset" not in offered(cli, "run", "--", "ls", "--p")
