@@ -3,16 +3,14 @@
  * from the facts themselves: a process may run several schedulers, one after another. Called by the
  * views and by steps.c; the lists live as long as the session.
  */
+#include "reader/instances.h"
 #include "reader/internal.h"
-
-#include "reader/facts.h"
 #include "reader/steps.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define INSTANCES_MAX 256 /* of one process */
-#define PARTS_MAX 4096    /* schedulers, and workers, of a session */
+#define PARTS_MAX 4096 /* schedulers, and workers, of a session */
 
 /* One scheduler or worker of a process. */
 struct part {
@@ -22,7 +20,6 @@ struct part {
     int rank;
     const struct pm_process *scheduler; /* of a worker: the process that schedules for it */
     size_t engine;                      /* of a worker: place in engines; SIZE_MAX: not found yet */
-    uint64_t facts;
 };
 
 struct part_list {
@@ -63,74 +60,28 @@ static int add_part(struct part_list *list, const struct part *part)
     return 0;
 }
 
-/* Counts one fact of this instance; parts of the process begin at `from`. */
-static int see(struct part_list *list, size_t from, const struct pm_process *process,
-               unsigned instance, uint64_t at_ns)
-{
-    for (size_t i = list->count; i-- > from;) {
-        struct part *part = &list->parts[i];
-        if (part->instance != instance)
-            continue;
-        part->facts++;
-        if (at_ns < part->first_ns)
-            part->first_ns = at_ns;
-        return 0;
-    }
-    if (list->count - from >= INSTANCES_MAX)
-        return 0;
-    struct part part = {.process = process,
-                        .instance = instance,
-                        .first_ns = at_ns,
-                        .rank = pm_process_info(process)->rank,
-                        .engine = SIZE_MAX,
-                        .facts = 1};
-    return add_part(list, &part);
-}
-
+/* The schedulers and workers of one process; one known by its role before its first step too. */
 static int scan_process(struct pm_engines *engines, const struct pm_process *process)
 {
     const struct pm_process_info *info = pm_process_info(process);
-    const size_t scheds_from = engines->scheds.count, workers_from = engines->workers.count;
-    struct pm_fact_map sched_map, worker_map;
-    struct pm_cursor *cursor;
-    struct pm_record record;
-    int rc = 0;
+    static const struct pm_instance unseen = {0};
+    struct pm_instances found[2];
+    int rc = pm_instances_find(process, &found[0], &found[1]);
 
-    pm_fact_map_sched(&sched_map, process);
-    pm_fact_map_worker(&worker_map, process);
-    if (sched_map.schema >= 0 || worker_map.schema >= 0) {
-        rc = pm_cursor_open(&cursor, process, PM_STREAM_CORE);
-        if (rc != 0)
-            return rc;
-        while ((rc = pm_cursor_next(cursor, &record)) == 1) {
-            int seen = 0;
-            if ((int)record.schema == sched_map.schema) {
-                struct pm_sched_step fact;
-                pm_fact_take(&sched_map, record.payload, &fact);
-                seen = see(&engines->scheds, scheds_from, process, fact.instance, fact.start_ns);
-            } else if ((int)record.schema == worker_map.schema) {
-                struct pm_worker_step fact;
-                pm_fact_take(&worker_map, record.payload, &fact);
-                seen = see(&engines->workers, workers_from, process, fact.instance, fact.start_ns);
-            }
-            if (seen != 0) {
-                rc = seen;
-                break;
-            }
+    for (unsigned k = 0; k < 2 && rc == 0; k++) {
+        const unsigned role = k == 0 ? PM_ROLE_ENGINE : PM_ROLE_WORKER;
+        const bool by_role = found[k].count == 0 && (info->roles & role) != 0;
+        for (size_t i = 0; i < found[k].count + by_role && rc == 0; i++) {
+            const struct pm_instance *instance = by_role ? &unseen : &found[k].rows[i];
+            const struct part part = {.process = process,
+                                      .instance = instance->number,
+                                      .first_ns =
+                                          by_role ? info->opened_mono_ns : instance->first_ns,
+                                      .rank = info->rank,
+                                      .engine = SIZE_MAX};
+            rc = add_part(k == 0 ? &engines->scheds : &engines->workers, &part);
         }
-        pm_cursor_close(cursor);
-        if (rc < 0)
-            return rc;
     }
-    /* Known by their role before their first step. */
-    struct part part = {.process = process,
-                        .first_ns = info->opened_mono_ns,
-                        .rank = info->rank,
-                        .engine = SIZE_MAX};
-    if ((info->roles & PM_ROLE_ENGINE) != 0 && engines->scheds.count == scheds_from)
-        rc = add_part(&engines->scheds, &part);
-    if (rc == 0 && (info->roles & PM_ROLE_WORKER) != 0 && engines->workers.count == workers_from)
-        rc = add_part(&engines->workers, &part);
     return rc;
 }
 

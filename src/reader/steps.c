@@ -18,15 +18,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PENDING 64u /* worker steps that wait for their worker_sync; a power of two */
+#define AHEAD 128u  /* scheduler's steps read and not yet paired; a power of two */
+#define PENDING 64u /* worker's steps that wait for their worker_sync or their pair; likewise */
 
-struct sched_side {
-    struct pm_cursor *cursor; /* NULL: no scheduler's facts */
-    struct pm_fact_map map;
-    unsigned instance;
-    bool have, in_order;
-    uint64_t last; /* number of the newest step seen, + 1 */
+/* A stream that is read, for one side or, where scheduler and worker share a process, for both. */
+struct source {
+    struct pm_cursor *cursor; /* NULL: nothing to read */
+    bool at_end;
+    int sched, worker, sync; /* schemas of interest; -1: none */
+};
+
+struct ahead {
     struct pm_sched_step fact;
+    bool in_order;
 };
 
 struct pending {
@@ -35,17 +39,26 @@ struct pending {
     bool in_order;
 };
 
+struct sched_side {
+    struct source *source;
+    struct pm_fact_map map;
+    unsigned instance;
+    uint64_t last; /* number of the newest step read, + 1 */
+    struct ahead ring[AHEAD];
+    unsigned first, count;
+};
+
 struct worker_side {
-    struct pm_cursor *cursor; /* NULL: no worker's facts */
+    struct source *source;
     struct pm_fact_map map, sync_map;
     unsigned instance;
-    bool at_end;
     uint64_t last;
     struct pending ring[PENDING];
     unsigned first, count;
 };
 
 struct pm_steps {
+    struct source sources[2];
     struct sched_side sched;
     struct worker_side worker;
     uint64_t mismatched, sched_only, worker_only;
@@ -58,85 +71,129 @@ void pm_steps_close(struct pm_steps *steps)
 {
     if (steps == NULL)
         return;
-    pm_cursor_close(steps->sched.cursor);
-    pm_cursor_close(steps->worker.cursor);
+    pm_cursor_close(steps->sources[0].cursor);
+    pm_cursor_close(steps->sources[1].cursor);
     free(steps);
+}
+
+static int open_sources(struct pm_steps *steps, const struct pm_process *sched_process,
+                        const struct pm_process *worker_process)
+{
+    struct source *first = &steps->sources[0], *second = &steps->sources[1];
+    int rc = 0;
+
+    if (worker_process != NULL && worker_process == sched_process)
+        second = first;
+    steps->sched.source = first;
+    steps->worker.source = second;
+    first->sched = first->worker = first->sync = -1;
+    second->sched = second->worker = second->sync = -1;
+    if (sched_process != NULL) {
+        pm_fact_map_sched(&steps->sched.map, sched_process);
+        first->sched = steps->sched.map.schema;
+    }
+    if (worker_process != NULL) {
+        pm_fact_map_worker(&steps->worker.map, worker_process);
+        pm_fact_map_sync(&steps->worker.sync_map, worker_process);
+        second->worker = steps->worker.map.schema;
+        second->sync = steps->worker.sync_map.schema;
+    }
+    if (first->sched >= 0 || first->worker >= 0)
+        rc = pm_cursor_open(&first->cursor, first->sched >= 0 ? sched_process : worker_process,
+                            PM_STREAM_CORE);
+    if (rc == 0 && second != first && second->worker >= 0)
+        rc = pm_cursor_open(&second->cursor, worker_process, PM_STREAM_CORE);
+    return rc;
 }
 
 int pm_steps_open(struct pm_steps **ret_steps, const struct pm_session *session, size_t engine,
                   unsigned n)
 {
     const struct pm_engine *which = pm_session_engine(session, engine);
-    const struct pm_process *process;
-    unsigned instance;
-    int rank, rc;
+    const struct pm_process *worker_process = NULL;
+    int rank;
 
     if (which == NULL || (n > 0 && n >= which->n_ranks))
         return -PM_ENOTFOUND;
     struct pm_steps *steps = calloc(1, sizeof(*steps));
     if (steps == NULL)
         return -PM_ENOMEM;
-    if (which->process != NULL) {
-        pm_fact_map_sched(&steps->sched.map, which->process);
-        steps->sched.instance = which->instance;
-        if (steps->sched.map.schema >= 0) {
-            rc = pm_cursor_open(&steps->sched.cursor, which->process, PM_STREAM_CORE);
-            if (rc != 0)
-                goto fail;
-        }
-    }
-    rc = pm_engine_worker(session, engine, n, &process, &instance, &rank);
-    if (rc == 0) {
-        pm_fact_map_worker(&steps->worker.map, process);
-        pm_fact_map_sync(&steps->worker.sync_map, process);
-        steps->worker.instance = instance;
-        if (steps->worker.map.schema >= 0) {
-            rc = pm_cursor_open(&steps->worker.cursor, process, PM_STREAM_CORE);
-            if (rc != 0)
-                goto fail;
-        }
+    steps->sched.instance = which->instance;
+    if (pm_engine_worker(session, engine, n, &worker_process, &steps->worker.instance, &rank) != 0)
+        worker_process = NULL;
+    int rc = open_sources(steps, which->process, worker_process);
+    if (rc != 0) {
+        pm_steps_close(steps);
+        return rc;
     }
     *ret_steps = steps;
     return 0;
-fail:
-    pm_steps_close(steps);
-    return rc;
 }
 
-/* The scheduler's next fact into side->fact. */
-static int sched_fill(struct sched_side *side)
+static void take_sched(struct sched_side *side, const uint8_t *payload)
 {
-    struct pm_record record;
-    int rc;
+    struct ahead *ahead = &side->ring[(side->first + side->count) % AHEAD];
 
-    if (side->have || side->cursor == NULL)
-        return 0;
-    while ((rc = pm_cursor_next(side->cursor, &record)) == 1) {
-        if ((int)record.schema != side->map.schema || record.keyframe)
-            continue;
-        pm_fact_take(&side->map, record.payload, &side->fact);
-        if (side->fact.instance != side->instance)
-            continue;
-        side->have = true;
-        side->in_order = side->fact.step >= side->last && side->fact.step != UINT64_MAX;
-        if (side->in_order)
-            side->last = side->fact.step + 1;
-        return 0;
-    }
-    return rc;
+    pm_fact_take(&side->map, payload, &ahead->fact);
+    if (ahead->fact.instance != side->instance)
+        return;
+    ahead->in_order = ahead->fact.step >= side->last && ahead->fact.step != UINT64_MAX;
+    if (ahead->in_order)
+        side->last = ahead->fact.step + 1;
+    side->count++;
 }
 
-static void take_sync(struct worker_side *side, const struct pm_worker_sync *sync)
+static void take_worker(struct worker_side *side, const uint8_t *payload)
 {
+    struct pending *pending = &side->ring[(side->first + side->count) % PENDING];
+
+    pm_fact_take(&side->map, payload, &pending->fact);
+    if (pending->fact.instance != side->instance)
+        return;
+    pending->sync_at_ns = 0;
+    pending->in_order = pending->fact.step >= side->last && pending->fact.step != UINT64_MAX;
+    if (pending->in_order)
+        side->last = pending->fact.step + 1;
+    side->count++;
+}
+
+static void take_sync(struct worker_side *side, const uint8_t *payload)
+{
+    struct pm_worker_sync sync;
+
+    pm_fact_take(&side->sync_map, payload, &sync);
+    if (sync.instance != side->instance)
+        return;
     /* The newest step of that number: after a new beginning an older one may still wait. */
     for (unsigned i = side->count; i-- > 0;) {
         struct pending *pending = &side->ring[(side->first + i) % PENDING];
-        if (pending->fact.step == sync->step) {
+        if (pending->fact.step == sync.step) {
             if (pending->sync_at_ns == 0)
-                pending->sync_at_ns = sync->sync_at_ns;
+                pending->sync_at_ns = sync.sync_at_ns;
             return;
         }
     }
+}
+
+/* Reads one record into whichever side it belongs to; both rings have room. */
+static int pump(struct pm_steps *steps, struct source *source)
+{
+    struct pm_record record;
+    int rc = pm_cursor_next(source->cursor, &record);
+
+    if (rc < 0)
+        return rc;
+    if (rc == 0)
+        source->at_end = true;
+    else if (record.keyframe)
+        return 0;
+    else if ((int)record.schema == source->sched)
+        take_sched(&steps->sched, record.payload);
+    else if ((int)record.schema == source->worker)
+        take_worker(&steps->worker, record.payload);
+    else if ((int)record.schema == source->sync)
+        take_sync(&steps->worker, record.payload);
+    return 0;
 }
 
 /* Whether a step's time is known only once its worker_sync has come. */
@@ -147,44 +204,23 @@ static bool waits_for_sync(const struct pending *pending)
            fact->gpu_ns == 0 && fact->sync_ns == 0 && pending->sync_at_ns == 0;
 }
 
-/* Reads on until the worker's oldest pending step is complete. */
-static int worker_fill(struct worker_side *side)
+/* Reads on until both sides have their oldest step complete, or cannot have it: at the end, or
+ * where the other side's ring is full (a process that lost so many steps of one side in a row). */
+static int fill(struct pm_steps *steps)
 {
-    struct pm_record record;
-    int rc;
+    struct sched_side *sched = &steps->sched;
+    struct worker_side *worker = &steps->worker;
+    const bool shared = sched->source == worker->source;
+    int rc = 0;
 
-    while (!side->at_end && side->cursor != NULL) {
-        if (side->count > 0 &&
-            (side->count == PENDING || !waits_for_sync(&side->ring[side->first % PENDING])))
-            return 0;
-        rc = pm_cursor_next(side->cursor, &record);
-        if (rc < 0)
-            return rc;
-        if (rc == 0) {
-            side->at_end = true;
-            return 0;
-        }
-        if (record.keyframe)
-            continue;
-        if ((int)record.schema == side->map.schema) {
-            struct pending *pending = &side->ring[(side->first + side->count) % PENDING];
-            pm_fact_take(&side->map, record.payload, &pending->fact);
-            if (pending->fact.instance != side->instance)
-                continue;
-            pending->sync_at_ns = 0;
-            pending->in_order =
-                pending->fact.step >= side->last && pending->fact.step != UINT64_MAX;
-            if (pending->in_order)
-                side->last = pending->fact.step + 1;
-            side->count++;
-        } else if ((int)record.schema == side->sync_map.schema) {
-            struct pm_worker_sync sync;
-            pm_fact_take(&side->sync_map, record.payload, &sync);
-            if (sync.instance == side->instance)
-                take_sync(side, &sync);
-        }
-    }
-    return 0;
+    while (rc == 0 && sched->count == 0 && sched->source->cursor != NULL &&
+           !sched->source->at_end && !(shared && worker->count == PENDING))
+        rc = pump(steps, sched->source);
+    while (rc == 0 && (worker->count == 0 || waits_for_sync(&worker->ring[worker->first])) &&
+           worker->count < PENDING && worker->source->cursor != NULL && !worker->source->at_end &&
+           !(shared && sched->count == AHEAD))
+        rc = pump(steps, worker->source);
+    return rc;
 }
 
 static void put_sched(struct pm_step *step, const struct pm_sched_step *fact)
@@ -268,33 +304,29 @@ int pm_steps_next(struct pm_steps *steps, struct pm_step *ret_step)
 {
     struct sched_side *sched = &steps->sched;
     struct worker_side *worker = &steps->worker;
-    int rc = sched_fill(sched);
+    int rc = fill(steps);
 
     if (rc < 0)
         return rc;
-    rc = worker_fill(worker);
-    if (rc < 0)
-        return rc;
-    if (!sched->have && worker->count == 0)
+    const struct ahead *ahead = sched->count > 0 ? &sched->ring[sched->first] : NULL;
+    const struct pending *pending = worker->count > 0 ? &worker->ring[worker->first] : NULL;
+    bool use_sched = ahead != NULL, use_worker = pending != NULL;
+    if (!use_sched && !use_worker)
         return 0;
-
-    const struct pending *pending =
-        worker->count > 0 ? &worker->ring[worker->first % PENDING] : NULL;
-    bool use_sched = sched->have, use_worker = pending != NULL;
     if (use_sched && use_worker) {
-        if (!sched->in_order)
+        if (!ahead->in_order)
             use_worker = false;
         else if (!pending->in_order)
             use_sched = false;
-        else if (sched->fact.step < pending->fact.step)
+        else if (ahead->fact.step < pending->fact.step)
             use_worker = false;
-        else if (sched->fact.step > pending->fact.step)
+        else if (ahead->fact.step > pending->fact.step)
             use_sched = false;
     }
     memset(ret_step, 0, sizeof(*ret_step));
     if (use_sched && use_worker) {
-        ret_step->matched = sched->fact.requests == pending->fact.requests &&
-                            sched->fact.tokens == pending->fact.tokens;
+        ret_step->matched = ahead->fact.requests == pending->fact.requests &&
+                            ahead->fact.tokens == pending->fact.tokens;
         steps->mismatched += !ret_step->matched;
         if (steps->any_pair) {
             steps->sched_only += steps->pending_sched_only;
@@ -307,8 +339,9 @@ int pm_steps_next(struct pm_steps *steps, struct pm_step *ret_step)
         steps->pending_worker_only += use_worker;
     }
     if (use_sched) {
-        put_sched(ret_step, &sched->fact);
-        sched->have = false;
+        put_sched(ret_step, &ahead->fact);
+        sched->first = (sched->first + 1) % AHEAD;
+        sched->count--;
     }
     if (use_worker) {
         put_worker(ret_step, &pending->fact, pending->sync_at_ns);

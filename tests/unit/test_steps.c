@@ -344,6 +344,46 @@ static void engines_one_after_another(void **state)
     mk_remove(dir);
 }
 
+/* A long run with a short one in its middle: found although neither end of the file shows it. */
+static void a_short_engine_inside_a_long_one(void **state)
+{
+    char dir[300];
+    struct mk mk;
+    (void)state;
+
+    for (int with_other = 0; with_other < 2; with_other++) {
+        mk_folder(dir, sizeof dir);
+        mk_open(&mk, dir, 64u << 20, false);
+        pm_recorder_identify(mk.rec, PM_ROLE_ENGINE | PM_ROLE_WORKER, 0, 0);
+        for (uint64_t step = 0; step < 4000; step++) {
+            mk_sched(&mk, mk_sched_of(step, 0, 1));
+            mk_worker(&mk, mk_worker_of(step, 0, 1, 500));
+            if (step % 100 == 0)
+                pm_recorder_round(mk.rec);
+            if (step != 2000 || !with_other)
+                continue;
+            struct pm_sched_step sched = mk_sched_of(0, 0, 7);
+            struct pm_worker_step worker = mk_worker_of(0, 0, 7, 900);
+            sched.instance = worker.instance = 1;
+            mk_sched(&mk, sched);
+            mk_worker(&mk, worker);
+        }
+        mk_close(&mk, 50, 1, MK_START_MONO, false);
+        struct pm_session *session = mk_session(dir);
+        assert_int_equal(pm_session_engine_count(session), 1 + with_other);
+        assert_int_equal(pm_session_engine(session, 0)->n_ranks, 1);
+        if (with_other) {
+            struct walked walked;
+            walk(session, 1, 0, &walked);
+            assert_int_equal(walked.count, 1);
+            assert_int_equal(walked.steps[0].requests, 7);
+            assert_int_equal(walked.steps[0].forward_ns, 900);
+        }
+        pm_session_close(session);
+        mk_remove(dir);
+    }
+}
+
 /* Workers whose engine's file is lost; an engine that has only its role. */
 static void one_side_alone(void **state)
 {
@@ -453,6 +493,7 @@ int main(void)
         cmocka_unit_test(halves_are_never_guessed_together),
         cmocka_unit_test(engines_and_ranks_are_numbered),
         cmocka_unit_test(engines_one_after_another),
+        cmocka_unit_test(a_short_engine_inside_a_long_one),
         cmocka_unit_test(one_side_alone),
         cmocka_unit_test(fields_are_found_by_name),
     };

@@ -1,0 +1,223 @@
+/*
+ * How fast a session becomes CSV: makes a session of N steps (scheduler and worker in one process,
+ * as records of a real recorder) in a folder, then times opening it, the join alone, and the export
+ * of the full preset: processor time, best of five.
+ *
+ *   bench_export [STEPS [FOLDER]]     default: 2000000 steps, $TMPDIR or /tmp
+ */
+#include <dirent.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "probe/step_facts.h"
+#include "recorder/recorder.h"
+#include "view/view.h"
+
+#define S(member, type, kind, agg) PM_FIELD(struct pm_sched_step, member, type, "", kind, agg, "")
+static const struct pm_field sched_fields[] = {
+    S(step, U64, ID, 0),
+    S(start_ns, U64, TIME, 0),
+    S(dur_ns, U32, DURATION, PM_AGG_HIST),
+    S(instance, U16, ID, 0),
+    S(phase, U8, ID, PM_AGG_CLASS),
+    S(flags, U8, FLAGS, 0),
+    S(requests, U32, COUNT, PM_AGG_HIST),
+    S(tokens, U32, COUNT, PM_AGG_HIST),
+    S(prefill_requests, U32, COUNT, PM_AGG_SUM),
+    S(prefill_tokens, U32, COUNT, PM_AGG_SUM),
+    S(recompute_requests, U32, COUNT, PM_AGG_SUM),
+    S(recompute_tokens, U32, COUNT, PM_AGG_SUM),
+    S(decode_requests, U32, COUNT, PM_AGG_SUM),
+    S(decode_tokens, U32, COUNT, PM_AGG_SUM),
+    S(spec_requests, U32, COUNT, PM_AGG_SUM),
+    S(spec_tokens, U32, COUNT, PM_AGG_SUM),
+    S(running, U32, GAUGE, 0),
+    S(waiting, U32, GAUGE, 0),
+    S(joined, U32, COUNT, PM_AGG_SUM),
+    S(left, U32, COUNT, PM_AGG_SUM),
+};
+#undef S
+#define W(member, type, kind, agg) PM_FIELD(struct pm_worker_step, member, type, "", kind, agg, "")
+static const struct pm_field worker_fields[] = {
+    W(step, U64, ID, 0),
+    W(start_ns, U64, TIME, 0),
+    W(model_ns_at, U64, TIME, 0),
+    W(gpu_ns, U64, DURATION, PM_AGG_HIST),
+    W(pre_ns, U32, DURATION, PM_AGG_HIST),
+    W(model_ns, U32, DURATION, PM_AGG_HIST),
+    W(post_ns, U32, DURATION, PM_AGG_HIST),
+    W(sample_ns, U32, DURATION, PM_AGG_HIST),
+    W(total_ns, U32, DURATION, PM_AGG_HIST),
+    W(sync_ns, U32, DURATION, PM_AGG_HIST),
+    W(requests, U32, COUNT, PM_AGG_SUM),
+    W(tokens, U32, COUNT, PM_AGG_SUM),
+    W(instance, U16, ID, 0),
+    W(phase, U8, ID, PM_AGG_CLASS),
+    W(runner, U8, ID, 0),
+    W(flags, U32, FLAGS, 0),
+};
+#undef W
+#define TABLE(name_, struct_, fields_)                                                             \
+    {                                                                                              \
+        .name = (name_), .stream = PM_STREAM_CORE, .payload_bytes = sizeof(struct struct_),        \
+        .classes = PM_PHASE_CLASSES, .doc = "", .fields = (fields_),                               \
+        .n_fields = sizeof(fields_) / sizeof((fields_)[0])                                         \
+    }
+static const struct pm_schema tables[] = {TABLE("sched_step", pm_sched_step, sched_fields),
+                                          TABLE("worker_step", pm_worker_step, worker_fields)};
+
+static void die(const char *what)
+{
+    fprintf(stderr, "bench_export: %s\n", what);
+    exit(1);
+}
+
+static void put(struct pm_recorder *rec, unsigned schema, const void *fact, size_t bytes)
+{
+    void *payload = pm_recorder_reserve(rec, schema);
+    for (int i = 0; payload == NULL && i < 10000; i++) {
+        pm_recorder_round(rec);
+        payload = pm_recorder_reserve(rec, schema);
+    }
+    if (payload == NULL)
+        die("no room for a record");
+    memcpy(payload, fact, bytes);
+    pm_recorder_commit(rec, payload);
+}
+
+static void make_session(const char *dir, uint64_t steps)
+{
+    static const uint8_t token[PM_TOKEN_BYTES] = {1};
+    static const char text[] = "token 01000000000000000000000000000000\nstart_mono_ns 1\n"
+                               "start_real_ns 1795422301000000000\n";
+    const struct pm_schema *const schemas[] = {&tables[0], &tables[1]};
+    const struct pm_recorder_options options = {.session_dir = dir,
+                                                .token = token,
+                                                .schemas = schemas,
+                                                .n_schemas = 2,
+                                                .ceiling_bytes = 64ull << 30,
+                                                .file_mode = 0600};
+    struct pm_recorder *rec;
+    struct pm_error err = {""};
+    char path[600];
+
+    snprintf(path, sizeof(path), "%s/records", dir);
+    if (mkdir(path, 0700) != 0)
+        die("the folder records cannot be made");
+    snprintf(path, sizeof(path), "%s/session", dir);
+    FILE *file = fopen(path, "w");
+    if (file == NULL || fputs(text, file) < 0 || fclose(file) != 0)
+        die("the file session cannot be written");
+    if (pm_recorder_open(&rec, &options, &err) != 0)
+        die(err.text);
+    pm_recorder_identify(rec, PM_ROLE_ENGINE | PM_ROLE_WORKER, 0, 0);
+    for (uint64_t step = 0; step < steps; step++) {
+        const uint32_t requests = 1 + (uint32_t)(step % 256),
+                       ns = 5000000 + (uint32_t)(step * 7919 % 3000000);
+        const uint8_t phase = step % 20 == 0 ? PM_PHASE_PREFILL : PM_PHASE_DECODE;
+        const struct pm_sched_step sched = {.step = step,
+                                            .start_ns = 1 + step * 10000000,
+                                            .dur_ns = 40000,
+                                            .phase = phase,
+                                            .requests = requests,
+                                            .tokens = requests,
+                                            .decode_requests = requests,
+                                            .decode_tokens = requests,
+                                            .running = requests};
+        const struct pm_worker_step worker = {.step = step,
+                                              .start_ns = sched.start_ns + 100000,
+                                              .model_ns_at = sched.start_ns + 200000,
+                                              .pre_ns = 100000,
+                                              .model_ns = ns,
+                                              .total_ns = ns + 300000,
+                                              .requests = requests,
+                                              .tokens = requests,
+                                              .phase = phase,
+                                              .flags = PM_WORKER_HAS_MODEL};
+        put(rec, 0, &sched, sizeof(sched));
+        put(rec, 1, &worker, sizeof(worker));
+    }
+    pm_recorder_close(rec);
+}
+
+/* Time on the processor, so that a busy machine does not count. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static double seconds_since(uint64_t start_ns)
+{
+    return (double)(cpu_ns() - start_ns) / 1e9;
+}
+
+/* One round: opening, joining, exporting. */
+static void measure(const char *dir, uint64_t steps, double ret_best[3])
+{
+    struct pm_session *session;
+    struct pm_steps *join;
+    struct pm_step step;
+    struct pm_export_options options = {.preset = -1};
+    struct pm_export_result result;
+    struct pm_error err = {""};
+    uint64_t start = cpu_ns(), seen = 0;
+    double took[3];
+
+    if (pm_session_open(&session, dir, &err) != 0)
+        die(err.text);
+    took[0] = seconds_since(start);
+    (void)pm_session_engine_count(session); /* found once per session */
+    start = cpu_ns();
+    if (pm_steps_open(&join, session, 0, 0) != 0)
+        die("the steps cannot be read");
+    while (pm_steps_next(join, &step) == 1)
+        seen += step.matched;
+    pm_steps_close(join);
+    took[1] = seconds_since(start);
+    pm_session_close(session);
+    start = cpu_ns();
+    if (pm_session_open(&session, dir, &err) != 0 ||
+        pm_export_seed(session, &options, &result, &err) != 0)
+        die(err.text);
+    took[2] = seconds_since(start);
+    pm_session_close(session);
+    if (seen != steps || result.rows != steps)
+        die("rows are missing");
+    for (unsigned i = 0; i < 3; i++)
+        if (ret_best[i] == 0.0 || took[i] < ret_best[i])
+            ret_best[i] = took[i];
+}
+
+static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st, (void)flag, (void)ftw;
+    return remove(path);
+}
+
+int main(int argc, char **argv)
+{
+    const uint64_t steps = argc > 1 ? strtoull(argv[1], NULL, 10) : 2000000;
+    const char *base = argc > 2 ? argv[2] : getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
+    double best[3] = {0};
+    char dir[500];
+
+    snprintf(dir, sizeof(dir), "%s/bench-export-XXXXXX", base);
+    if (steps == 0 || mkdtemp(dir) == NULL)
+        die("usage: bench_export [STEPS [FOLDER]]");
+    make_session(dir, steps);
+    for (int round = 0; round < 5; round++)
+        measure(dir, steps, best);
+    (void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    printf("steps             %llu (two records each)\n", (unsigned long long)steps);
+    printf("open              %.3f ms\n", best[0] * 1e3);
+    printf("join              %.1f million steps/s\n", (double)steps / best[1] / 1e6);
+    printf("open and export   %.2f million CSV rows/s\n", (double)steps / best[2] / 1e6);
+    return 0;
+}
