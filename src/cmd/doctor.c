@@ -68,7 +68,7 @@ void pm_findings_release(struct pm_findings *findings)
     *findings = (struct pm_findings){0};
 }
 
-static char *format_text(const char *format, va_list args)
+static char *PM_PRINTF(1, 0) format_text(const char *format, va_list args)
 {
     char *text;
     return vasprintf(&text, format, args) < 0 ? NULL : text;

@@ -51,7 +51,7 @@ void pm_print_clean(FILE *stream, const char *text)
     }
 }
 
-static void say(const char *format, va_list args)
+static void PM_PRINTF(1, 0) say(const char *format, va_list args)
 {
     char sentence[PM_SENTENCE_MAX];
     vsnprintf(sentence, sizeof(sentence), format, args);

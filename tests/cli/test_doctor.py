@@ -20,11 +20,20 @@ TARGETS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory) -> str:
+    """A Python with nothing installed, whatever the one that runs the tests has."""
+    venv = tmp_path_factory.mktemp("bare") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=120)
+    return str(venv / "bin" / "python")
+
+
 class Doctor:
     """A set-up that is right, for a test to spoil: a folder with a vLLM made up of empty classes, and the extension."""
 
-    def __init__(self, cli):
+    def __init__(self, cli, python):
         self.cli = cli
+        self.python = python
         self.vllm = cli.tmp / "packages"
         self.env = {"PYTHONPATH": f"{SITE}:{self.vllm}"}
         self.make_vllm("0.32.0")
@@ -50,9 +59,10 @@ class Doctor:
             (folder / "__init__.py").write_text("raise ImportError('the doctor must not import this')\n")
         (self.vllm / "vllm" / "_version.py").write_text(f"__version__ = version = {version!r}\n")
 
-    def __call__(self, *words, python=sys.executable, **env):
-        """Its findings by id, and the exit code. What is in `env` is set, or unset where it is None."""
-        flags = [] if python is None else ["--python", python]
+    def __call__(self, *words, python="", **env):
+        """Its findings, checked against the exit code. What is in `env` is set, or unset where it is None. python: the
+        one named with --python, None for no such option."""
+        flags = [] if python is None else ["--python", python or self.python]
         shown = self.cli("doctor", "--json", *flags, *words, env={**self.env, **env})
         assert shown.stderr == "", shown.stderr
         document = json.loads(shown.stdout)
@@ -84,8 +94,8 @@ class Findings:
 
 
 @pytest.fixture
-def doctor(cli):
-    return Doctor(cli)
+def doctor(cli, bare):
+    return Doctor(cli, bare)
 
 
 @pytest.fixture
@@ -122,11 +132,11 @@ def test_a_right_set_up_is_healthy(doctor):
 
 
 def test_the_text_is_a_checklist(doctor):
-    shown = doctor.cli("doctor", "--python", sys.executable, env=doctor.env)
+    shown = doctor.cli("doctor", "--python", doctor.python, env=doctor.env)
     assert shown.returncode == 0 and shown.stdout.endswith("\n0 problems, 0 warnings.\n")
     assert [line for line in shown.stdout.splitlines() if line and not line.startswith("  ")][:-1] == [
         "Python", "Extension", "vLLM", "Settings", "Activation", "Output", "Clock"]  # fmt: skip
-    shown = doctor.cli("doctor", "--python", sys.executable, env={**doctor.env, "VLLM_ENABLE_PROFILING": "0"})
+    shown = doctor.cli("doctor", "--python", doctor.python, env={**doctor.env, "VLLM_ENABLE_PROFILING": "0"})
     assert shown.returncode == 1
     assert "  ✗ VLLM_ENABLE_PROFILING is 0: nothing is profiled" in shown.stdout
     assert "\n      → unset VLLM_ENABLE_PROFILING" in shown.stdout
@@ -135,7 +145,7 @@ def test_the_text_is_a_checklist(doctor):
 def test_it_leaves_nothing_behind(doctor):
     before = sorted(map(str, doctor.cli.tmp.rglob("*")))
     doctor(VLLM_ENABLE_PROFILING="1")
-    doctor("--", sys.executable, "-m", "vllm.entrypoints.openai.api_server")
+    doctor("--", doctor.python, "-m", "vllm.entrypoints.openai.api_server")
     assert sorted(map(str, doctor.cli.tmp.rglob("*"))) == before
 
 
@@ -200,10 +210,10 @@ def test_wrong_a_broken_extension(doctor, tmp_path):
 
 def test_wrong_python_is_told_to_ignore_it(doctor):
     command = ["-m", "vllm.entrypoints.openai.api_server", "--model", "m"]
-    found = doctor("--", sys.executable, "-I", *command, python=None)
+    found = doctor("--", doctor.python, "-I", *command, python=None)
     assert set(found.problems()) == {"python-isolated", "way-none", "vllm"}
     assert "the option -I makes Python ignore PYTHONPATH" in found.one("python-isolated")["text"]
-    found = doctor("--", sys.executable, "-X", "utf8", "-S", *command, python=None)
+    found = doctor("--", doctor.python, "-X", "utf8", "-S", *command, python=None)
     assert found.problems() == ["python-no-site"]
     assert found.one("python-no-site")["advice"] == "leave out -S"
 
@@ -223,7 +233,7 @@ def make_wheel(python: Path, tmp_path: Path) -> Path:
 
 
 def test_an_installed_package_needs_no_pythonpath(doctor, tmp_path):
-    python = make_wheel(sys.executable, tmp_path)
+    python = make_wheel(doctor.python, tmp_path)
     found = doctor(python=python, PYTHONPATH=str(doctor.vllm))
     assert found.problems() == []
     assert "loads the extension at every start" in found.one("way-pth")["text"]
@@ -231,7 +241,7 @@ def test_an_installed_package_needs_no_pythonpath(doctor, tmp_path):
 
 
 def test_wrong_the_plugin_is_kept_out(doctor, tmp_path):
-    python = make_wheel(sys.executable, tmp_path)
+    python = make_wheel(doctor.python, tmp_path)
     found = doctor(python=python, PYTHONPATH=str(doctor.vllm), VLLM_PLUGINS="lora, other")
     assert found.problems() == [], "the .pth file is enough"
     assert found.one("way-plugin")["status"] == "note"
@@ -246,7 +256,7 @@ def test_wrong_the_plugin_is_kept_out(doctor, tmp_path):
 
 
 def test_wrong_half_an_installed_package(doctor, tmp_path):
-    python = make_wheel(sys.executable, tmp_path)
+    python = make_wheel(doctor.python, tmp_path)
     (module,) = tmp_path.rglob("_profilemate.abi3.so")
     module.unlink()
     found = doctor(python=python, PYTHONPATH=str(doctor.vllm))
@@ -411,18 +421,18 @@ def test_wrong_switched_off(doctor):
     ],
 )
 def test_would_this_command_be_profiled(doctor, words, switch, active):
-    found = doctor("--", sys.executable, *words, python=None, VLLM_ENABLE_PROFILING=switch)
+    found = doctor("--", doctor.python, *words, python=None, VLLM_ENABLE_PROFILING=switch)
     assert ("would be profiled" in found.one("gate")["text"]) == active
     assert found.problems() == ([] if active else ["gate"])
 
 
 def test_a_scripts_python_is_found_by_its_first_line(doctor, script):
-    for interpreter in (f"#!{sys.executable}", "#!/usr/bin/env python3", f"#!/usr/bin/env -S {sys.executable}"):
+    for interpreter in (f"#!{doctor.python}", "#!/usr/bin/env python3", f"#!/usr/bin/env -S {doctor.python}"):
         vllm = script("bin/vllm", "raise SystemExit", interpreter=interpreter)
-        found = doctor("--", vllm, "serve", "m", python=None, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+        found = doctor("--", vllm, "serve", "m", python=None, PATH=f"{Path(doctor.python).parent}:{os.environ['PATH']}")
         assert found.problems() == [], interpreter
         assert "it starts a vLLM engine" in found.one("gate")["text"]
-    long = script("bin/vllm", f"'''exec' {sys.executable} \"$0\" \"$@\"\n' '''\nraise SystemExit", interpreter="#!/bin/sh")
+    long = script("bin/vllm", f"'''exec' {doctor.python} \"$0\" \"$@\"\n' '''\nraise SystemExit", interpreter="#!/bin/sh")
     assert "it starts a vLLM engine" in doctor("--", long, "serve", "m", python=None).one("gate")["text"]
     assert doctor("--", long, "bench", "serve", python=None).problems() == ["gate"]
 
@@ -438,7 +448,7 @@ def test_a_command_that_is_no_python_is_told_apart(doctor):
 
 
 def test_what_run_would_start_is_judged_as_run_would_start_it(doctor):
-    command = [sys.executable, "my_llm.py"]
+    command = [doctor.python, "my_llm.py"]
     assert set(doctor("--", *command, python=None, PYTHONPATH=str(doctor.vllm)).problems()) == {"way-none", "gate"}
     found = doctor("--", PROGRAM, "run", "--preset", "simple", "--", *command, python=None, PYTHONPATH=str(doctor.vllm))
     assert found.problems() == []
@@ -476,7 +486,7 @@ def test_a_full_or_small_file_system(doctor, tmp_path):
     mount.mkdir()
     shell = (
         f'mount -t tmpfs -o size=1m none "{mount}" && head -c 1040000 /dev/zero > "{mount}/fill"; '
-        f'VLLM_PROFILING_DIR="{mount}" exec "{PROGRAM}" doctor --json --python "{sys.executable}"'
+        f'VLLM_PROFILING_DIR="{mount}" exec "{PROGRAM}" doctor --json --python "{doctor.python}"'
     )
     shown = subprocess.run(
         ["unshare", "--mount", "sh", "-c", shell],
