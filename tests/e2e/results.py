@@ -122,7 +122,7 @@ def assert_rows_are_wellformed(rows: list[dict[str, str]], duration: str) -> Non
     second_decimals = 3 if duration == "duration_ms" else 6  # the simple preset keeps to seed 000
     times = []
     for row in rows:
-        assert re.fullmatch(r"\d+\.\d{%d}" % second_decimals, row["timestamp_sec"]), row
+        assert re.fullmatch(rf"\d+\.\d{{{second_decimals}}}", row["timestamp_sec"]), row
         assert re.fullmatch(r"\d+\.\d{3}", row[duration]), row
         assert re.fullmatch(r"\d+\.\d", row["throughput_tokens_per_sec"]), row
         assert row["phase"] in ("prefill", "decode"), row

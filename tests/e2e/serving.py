@@ -229,12 +229,6 @@ class Server:
         self.wait_gone(timeout)
         return code
 
-    def kill(self, pid: int, timeout: float = 60) -> None:
-        """SIGKILL to one process of the server, then waits until all of it is gone."""
-        os.kill(pid, signal.SIGKILL)
-        self.popen.wait(timeout)
-        self.wait_gone(timeout)
-
     def wait_gone(self, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while left := self.processes():
