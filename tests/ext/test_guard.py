@@ -387,13 +387,20 @@ def test_muted():
 
 
 def test_times_and_scratch():
-    probe, second = Probe(0, enter=lambda: 77), Probe(1, enter=lambda: 99)
+    ended = []
+
+    def enter():
+        ended.append(pm.clock())
+        return 99
+
+    probe, second = Probe(0, enter=lambda: 77), Probe(1, enter=enter)
     lone = Probe(2, with_enter=False)
     before = pm.clock()
     pm.wrap(plain, 0, 1)(1)
     pm.wrap(plain, 2)(1)
     after = pm.clock()
     leave, enter = probe.events[1], probe.events[0]
+    assert leave.start_ns >= ended[0]  # our own enters are no part of the call
     assert before <= leave.enter_ns <= leave.start_ns <= leave.end_ns <= after
     assert enter.enter_ns == leave.enter_ns and enter.scratch == 0 and enter.end_ns == 0
     assert leave.scratch == 77 and second.events[1].scratch == 99
