@@ -20,6 +20,7 @@
 /* What the file `session` says besides struct pm_session_info. */
 struct session_text {
     bool found, has_token;
+    uint64_t version;
     char spool[4096];
 };
 
@@ -112,6 +113,8 @@ static void take_line(struct pm_session *session, struct session_text *text, cha
         good = parse_u64(value, &session->info.start_mono_ns);
     } else if (strcmp(line, "start_real_ns") == 0) {
         good = parse_u64(value, &session->info.start_real_ns);
+    } else if (strcmp(line, "version") == 0) {
+        good = parse_u64(value, &text->version);
     } else if (strcmp(line, "root_pid") == 0) {
         good = parse_u64(value, &number) && number <= UINT32_MAX;
         if (good)
@@ -297,6 +300,13 @@ int pm_session_open(struct pm_session **ret_session, const char *path, struct pm
         goto done;
     }
     read_session_text(session, dir_fd, &text);
+    if (text.version > PM_FORMAT_VERSION) {
+        rc = pm_error_set(err, -PM_EVERSION,
+                          "%s: format version %llu, this program reads up to %u: use a newer "
+                          "profilemate",
+                          session->info.path, (unsigned long long)text.version, PM_FORMAT_VERSION);
+        goto done;
+    }
     /* Finished files of a spooled session may have come home already: these first. */
     records = open_folder(dir_fd, "records");
     if (records == NULL && !text.found) {

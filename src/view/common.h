@@ -76,6 +76,7 @@ void pm_json_ms_double(struct pm_json *json, const char *key, double ns, uint64_
 struct pm_account {
     uint64_t passes, untimed, guessed;
     uint64_t matched, mismatched, sched_only, worker_only;
+    uint64_t clocks[4];      /* passes by pm_step.forward_clock */
     const char *percentiles; /* "exact", "histogram", "held": the least exact of them */
 };
 void pm_account_add(struct pm_account *account, const struct pm_forward *forward,

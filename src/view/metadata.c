@@ -38,8 +38,17 @@ static void put_time(struct pm_json *json, const char *key, const struct pm_sess
 }
 
 /* A value of text as what it is: number, yes or no, or text. */
-static void put_value(struct pm_json *json, const char *value)
+static void put_value(struct pm_json *json, const char *name, const char *value)
 {
+    /* Booleans among the attributes are told as 0 or 1 (session/attrs.h). */
+    static const char *const flags[] = {"enforce_eager", "async_scheduling", "expert"};
+    bool flag = strncmp(name, "enable_", 7) == 0;
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+        flag = flag || strcmp(name, flags[i]) == 0;
+    if (flag && (strcmp(value, "0") == 0 || strcmp(value, "1") == 0)) {
+        pm_json_bool(json, value[0] == '1');
+        return;
+    }
     size_t len = strlen(value), digits = strspn(value, "0123456789");
     size_t rest = value[digits] == '.' ? 1 + strspn(value + digits + 1, "0123456789") : 0;
 
@@ -71,7 +80,7 @@ static void put_prefix(struct pm_json *json, const char *key, const struct pm_se
             if (strncmp(name, prefix, bytes) != 0 || pm_session_attr(session, name) != value)
                 continue;
             pm_json_key(json, name + bytes);
-            put_value(json, value);
+            put_value(json, name + bytes, value);
         }
     }
     pm_json_end(json);
@@ -277,8 +286,20 @@ static void ignore(const char *key, size_t key_bytes, const char *value, size_t 
     (void)key, (void)key_bytes, (void)value, (void)value_bytes, (void)arg;
 }
 
+/* What most forward times are; the processes' own word where they have one. */
+static const char *forward_clock(const struct pm_session *session, const struct pm_account *account)
+{
+    static const char *const names[4] = {NULL, "wall", "sync", "events"};
+    const char *told = pm_session_attr(session, PM_ATTR_FORWARD_CLOCK);
+    unsigned most = 0;
+    for (unsigned c = 1; c < 4; c++)
+        if (account->clocks[c] > 0 && (most == 0 || account->clocks[c] > account->clocks[most]))
+            most = c;
+    return told != NULL ? told : names[most];
+}
+
 static void put_head(struct pm_json *json, const struct pm_session *session,
-                     const struct pm_sums *sums)
+                     const struct pm_sums *sums, const struct pm_account *account)
 {
     const struct pm_session_info *info = pm_session_info(session);
     const bool over = sums->running == 0 && sums->end_ns > 0;
@@ -304,7 +325,7 @@ static void put_head(struct pm_json *json, const struct pm_session *session,
     put_text(json, "model", pm_session_attr(session, PM_ATTR_MODEL));
     put_text(json, "device", pm_session_attr(session, PM_ATTR_DEVICE));
     put_text(json, "clock", pm_session_attr(session, PM_ATTR_CLOCK));
-    put_text(json, "forward_clock", pm_session_attr(session, PM_ATTR_FORWARD_CLOCK));
+    put_text(json, "forward_clock", forward_clock(session, account));
     put_text(json, "runner", pm_session_attr(session, PM_ATTR_RUNNER));
     put_text(json, "instance_id", pm_session_attr(session, PM_ATTR_INSTANCE_ID));
     put_text(json, "preset", pm_session_preset(session) == PM_PRESET_SIMPLE ? "simple" : "full");
@@ -319,7 +340,7 @@ int pm_metadata_write(const struct pm_session *session, const struct pm_account 
     pm_session_sums(session, &sums);
     pm_json_init(&json, buf, 2);
     pm_json_object(&json);
-    put_head(&json, session, &sums);
+    put_head(&json, session, &sums, account);
     put_prefix(&json, "engine_config", session, PM_ATTR_CONFIG_PREFIX);
     put_prefix(&json, "parallel", session, PM_ATTR_PARALLEL_PREFIX);
     put_u64(&json, "engines", pm_session_engine_count(session));

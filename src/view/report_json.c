@@ -71,6 +71,7 @@ static void put_rank(struct pm_json *json, const struct pm_rank_report *rank)
     put_mean_ms(json, "model_ms", down->model_ns, down->steps);
     put_mean_ms(json, "post_ms", down->post_ns, down->steps);
     put_mean_ms(json, "sample_ms", down->sample_ns, down->steps);
+    put_mean_ms(json, "other_ms", down->other_ns, down->steps);
     put_mean_ms(json, "idle_ms", down->idle_ns, down->steps);
     pm_json_end(json);
     pm_json_end(json);

@@ -41,6 +41,8 @@ static void add_breakdown(struct pm_breakdown *down, const struct pm_step *step,
                           uint64_t *last_end_ns)
 {
     const uint64_t start = step->worker_start_ns, end = start + step->total_ns;
+    const uint64_t known =
+        (uint64_t)step->pre_ns + step->model_ns + step->post_ns + step->sample_ns;
 
     down->steps++;
     down->schedule_ns += step->sched_ns;
@@ -48,6 +50,7 @@ static void add_breakdown(struct pm_breakdown *down, const struct pm_step *step,
     down->model_ns += step->model_ns;
     down->post_ns += step->post_ns;
     down->sample_ns += step->sample_ns;
+    down->other_ns += step->total_ns > known ? step->total_ns - known : 0;
     if (*last_end_ns != 0 && start > *last_end_ns)
         down->idle_ns += start - *last_end_ns;
     if (*last_end_ns == 0)

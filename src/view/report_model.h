@@ -11,8 +11,9 @@
 struct pm_breakdown {
     uint64_t steps;
     uint64_t schedule_ns, pre_ns, model_ns, post_ns, sample_ns;
-    uint64_t idle_ns; /* from the end of a step to the beginning of the next */
-    uint64_t span_ns; /* from the first step's beginning to the last one's end */
+    uint64_t other_ns; /* the rest of a step: between the worker's two calls */
+    uint64_t idle_ns;  /* from the end of a step to the beginning of the next */
+    uint64_t span_ns;  /* from the first step's beginning to the last one's end */
 };
 
 /* One worker of an engine. */

@@ -298,8 +298,9 @@ static void put_breakdown(struct page *page, const struct pm_engine_report *engi
     put_share(page, "model", down->model_ns, down);
     put_share(page, "post", down->post_ns, down);
     put_share(page, "sample", down->sample_ns, down);
+    put_share(page, "other", down->other_ns, down);
     put_share(page, "idle", down->idle_ns, down);
-    put(page, "  idle: between two steps of the worker, scheduling included.\n");
+    put(page, "  other: between a step's two calls; idle: between steps, scheduling included.\n");
 }
 
 /* ---- what was not seen, what it cost ---- */

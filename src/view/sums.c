@@ -65,6 +65,8 @@ void pm_account_add(struct pm_account *account, const struct pm_forward *forward
     account->mismatched += forward->mismatched;
     account->sched_only += forward->sched_only;
     account->worker_only += forward->worker_only;
+    for (unsigned c = 0; c < 4; c++)
+        account->clocks[c] += forward->clocks[c];
     if (account->percentiles == NULL || strcmp(account->percentiles, "exact") == 0 ||
         strcmp(source, "held") == 0)
         account->percentiles = source;

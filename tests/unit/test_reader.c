@@ -46,6 +46,10 @@ static void opens_by_folder_or_file(void **state)
     mk_write(path, "x", 1);
     assert_int_equal(pm_session_open(&session, path, &err), -PM_EFORMAT);
     assert_int_equal(pm_session_open(&session, "", &err), -PM_EINVALID);
+    snprintf(path, sizeof path, "%s/session", dir);
+    mk_write(path, "version 2\n", 10);
+    assert_int_equal(pm_session_open(&session, dir, &err), -PM_EVERSION);
+    assert_non_null(strstr(err.text, "use a newer profilemate"));
     mk_remove(dir);
 }
 

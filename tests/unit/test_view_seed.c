@@ -21,7 +21,7 @@ static void make_small(struct mk *mk, const char *dir, const char *preset)
     pm_recorder_attr(mk->rec, "model", "tiny \"model\"");
     pm_recorder_attr(mk->rec, "version.vllm", "0.32.0");
     pm_recorder_attr(mk->rec, "config.max_num_seqs", "256");
-    pm_recorder_attr(mk->rec, "config.enforce_eager", "False");
+    pm_recorder_attr(mk->rec, "config.enforce_eager", "0");
     pm_recorder_attr(mk->rec, "config.cudagraph_mode", "PIECEWISE");
     pm_recorder_attr(mk->rec, "parallel.tensor", "1");
     pm_recorder_attr(mk->rec, "hook.a.b:C.d", "patched");
