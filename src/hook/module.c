@@ -121,10 +121,12 @@ static void capsule_free(PyObject *capsule)
     Py_XDECREF(module);
 }
 
-/* The copy in force and its module (borrowed); NULL without exception if there is none yet. */
-static const struct copy *find_copy(PyObject **ret_module)
+/* The copy in force and its module (borrowed). NULL without exception if there is none yet
+ * (*ret_vacant), or one of another release that this one does not understand. */
+static const struct copy *find_copy(PyObject **ret_module, bool *ret_vacant)
 {
     PyObject *capsule = PySys_GetObject(capsule_key); /* borrowed */
+    *ret_vacant = capsule == NULL;
     if (!capsule || !PyCapsule_IsValid(capsule, capsule_name))
         return NULL;
     const struct copy *copy = PyCapsule_GetPointer(capsule, capsule_name);
@@ -157,7 +159,8 @@ static PyObject *register_plugin(PyObject *module, PyObject *unused)
 {
     (void)unused;
     PyObject *owner = module;
-    const struct copy *copy = find_copy(&owner);
+    bool vacant;
+    const struct copy *copy = find_copy(&owner, &vacant);
     if (copy)
         return copy->enter(owner, "plugin");
     Py_RETURN_NONE; /* another interpreter than the main one */
@@ -218,10 +221,10 @@ static int exec_module(PyObject *module)
 {
     /* Hooks belong to the main interpreter; in others only the shadowed module runs. */
     if (PyInterpreterState_GetID(PyInterpreterState_Get()) == 0) {
-        PyObject *owner = NULL;
-        const struct copy *copy = find_copy(&owner);
-        PyObject *done = NULL;
-        if (!copy && publish_copy(module) == 0)
+        PyObject *owner = NULL, *done = NULL;
+        bool vacant;
+        const struct copy *copy = find_copy(&owner, &vacant);
+        if (vacant && publish_copy(module) == 0)
             done = enter(module, entry_of(module));
         else if (copy && strcmp(copy->file, pm_place_file()) != 0)
             copy->met(pm_place_file());

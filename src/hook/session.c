@@ -16,6 +16,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "hook/compat.h"
 #include "hook/console.h"
 #include "hook/guard.h"
@@ -147,6 +148,7 @@ void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
     pm_session_settings(&session.settings, NULL);
     take_session(verdict);
     session.active = true;
+    pm_clock_init(); /* its rate is known by the time of the birth */
     session.asked = verdict->reason == PM_GATE_SWITCH_ON;
     session.entry = entry;
     pm_session_settings(&session.settings, keep_warning);
@@ -284,6 +286,7 @@ static bool ensure(void)
     if (first && !find_directory(&made))
         return false;
     if (first) {
+        (void)pm_clock_steer(NULL, NULL, NULL); /* no helper thread does it yet */
         pm_about_process(session.entry);
         pm_install_attributes();
     }

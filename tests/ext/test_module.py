@@ -111,6 +111,20 @@ def test_closed_standard_error(python, tmp_path):
     assert done.returncode == 0 and done.stdout == b"1\n"
 
 
+def test_a_copy_of_another_release_is_not_joined(python, tmp_path):
+    """Whatever lies at sys._profilemate and is not ours to understand: hands off."""
+    early = fake.write(tmp_path / "early", {"usercustomize.py": "", "sitecustomize.py": f"""
+        import sys
+        sys._profilemate = object()
+        del sys.modules["sitecustomize"]
+        sys.path.insert(0, {str(fake.SITE)!r})
+        import sitecustomize
+        """})  # fmt: skip
+    done = script(python, tmp_path, "import sys, sitecustomize\nprint(sitecustomize.register(), "
+                  "type(sys.meta_path[0]).__module__ == 'profilemate')", early, **SERVE)  # fmt: skip
+    assert done.stdout.split() == ["None", "False"] and done.stderr == ""
+
+
 # ---- the sitecustomize that ours shadows ----
 
 SHADOWED = {
