@@ -93,10 +93,10 @@ static void half(PyObject *callback, struct pm_call *call)
     {                                                                                              \
         half(probes[n].leave, call);                                                               \
     }
-HALVES(0)
-HALVES(1)
-HALVES(2)
-HALVES(3) HALVES(4) HALVES(5) HALVES(6) HALVES(7) HALVES(8) HALVES(9)
+/* clang-format off */
+HALVES(0) HALVES(1) HALVES(2) HALVES(3) HALVES(4)
+HALVES(5) HALVES(6) HALVES(7) HALVES(8) HALVES(9)
+    /* clang-format on */
 
     typedef void (*half_fn)(struct pm_call *call);
 static const half_fn enters[PROBES] = {enter_0, enter_1, enter_2, enter_3, enter_4,
