@@ -2,10 +2,14 @@
  * Where this copy of the extension lies on disk, and where the program is from there. Called while
  * the module is loaded and at the process's end; pure C, owns one buffer.
  *
- *   build/<preset>/site/sitecustomize.abi3.so         ../bin/profilemate
- *   build/<preset>/site/simple/sitecustomize.abi3.so  ../../bin/profilemate
- *   <site-packages>/_profilemate.abi3.so              profilemate/bin/profilemate, or the
- *                                                     environment's bin/profilemate
+ *   the extension                                          the program
+ *   build/<preset>/site/[simple/]                          build/<preset>/bin/profilemate
+ *   <prefix>/lib/profilemate/site/[simple/]                <prefix>/bin/profilemate
+ *   <env>/lib/pythonX.Y/site-packages/                     <env>/bin/profilemate
+ *   <env>/lib/pythonX.Y/site-packages/profilemate/site/[simple/]     the same
+ *   <target>/ (pip install --target)                       <target>/bin/profilemate
+ *
+ * So it is in bin/ of the extension's folder or of one of those above.
  */
 #include "hook/hook.h"
 
@@ -13,7 +17,10 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#define LEVELS_MAX 7
 
 static char file[PATH_MAX];
 
@@ -46,25 +53,25 @@ bool pm_place_is_simple(const char *path)
     return name && strcmp(name + 1, "simple") == 0;
 }
 
-static bool program_at(const char *folder, const char *rest, char *out, size_t size)
+/* Ours is only what root, this user, or the owner of the extension put there: a folder above may be
+ * one where everybody can write. */
+static bool is_trusted(const char *path)
 {
-    int length = snprintf(out, size, "%s/%s", folder, rest);
-    return length > 0 && (size_t)length < size && access(out, X_OK) == 0;
+    struct stat program, extension;
+    if (stat(path, &program) < 0 || !S_ISREG(program.st_mode) || access(path, X_OK) < 0)
+        return false;
+    return program.st_uid == 0 || program.st_uid == geteuid() ||
+           (stat(pm_place_file(), &extension) == 0 && program.st_uid == extension.st_uid);
 }
 
 bool pm_place_program(char *out, size_t size)
 {
     char folder[PATH_MAX];
-    if (snprintf(folder, sizeof folder, "%s", pm_place_file()) >= (int)sizeof folder || !up(folder))
+    if (snprintf(folder, sizeof folder, "%s", pm_place_file()) >= (int)sizeof folder)
         return false;
-    if (program_at(folder, "profilemate/bin/profilemate", out, size))
-        return true;
-    /* site/ or site/simple/ lie one or two levels below; <env>/lib/python3.x/site-packages three.
-     */
-    for (int levels = 0; levels < 3; levels++) {
-        if (!up(folder))
-            return false;
-        if (program_at(folder, "bin/profilemate", out, size))
+    for (int levels = 0; levels < LEVELS_MAX && up(folder); levels++) {
+        int length = snprintf(out, size, "%s/bin/profilemate", folder);
+        if (length > 0 && (size_t)length < size && is_trusted(out))
             return true;
     }
     return false;

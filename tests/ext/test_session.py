@@ -343,7 +343,7 @@ def log(base):
     return [line.split(maxsplit=3) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-@pytest.mark.parametrize("site", ["site", "site/simple"])
+@pytest.mark.parametrize("site", ["site", "site/simple", "lib/python3.12/site-packages/profilemate/site/simple"])
 def test_the_root_writes_the_files_at_its_end(serve, tmp_path, python, installed, site):
     script = FRONT_END + f"""
 import os, subprocess, sys
@@ -442,6 +442,15 @@ def test_under_run_the_first_server_is_the_one_that_was_meant(package, tmp_path,
         assert len(found) == servers and found[0].name == "session_20260101_000000"
         assert len(log(tmp_path)) == servers - 1
     assert fake.session_token(found[0]) == "ab" * 16 != fake.session_token(found[1])
+
+
+def test_a_program_of_another_user_is_not_started(serve, tmp_path, installed):
+    """A folder above the extension may be one where everybody can write."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
+    site = installed()
+    os.chown(tmp_path / "build" / "bin" / "profilemate", 12345, 12345)
+    assert "files are written by" in serve(FRONT_END, site=site, finish=True).stderr and log(tmp_path) == []
 
 
 def test_without_the_program_the_line_says_what_to_do(serve, tmp_path, installed):
