@@ -192,7 +192,7 @@ struct pm_recorder {
     _Atomic uint64_t *budget;
     _Atomic uint64_t own_budget; /* stands in where the session has no budget file */
     struct pm_rec_totals totals;
-    uint64_t published[PM_STREAM_COUNT];
+    uint64_t published_ns; /* mono_ns of the last live copy */
     uint64_t steered_ns, clock_ns, rollup_ns;
 
     /* the thread */

@@ -66,7 +66,15 @@ static void publish(struct pm_recorder *rec)
         .mono_ns = pm_clock_vdso_ns(), .n_values = totals->n_values, .n_hists = totals->n_hists};
     for (unsigned stream = 0; stream < PM_STREAM_COUNT; stream++)
         live.covers[stream] = rec->lanes[stream].covers;
-    /* The last switch of the index is seen before this copy, then left, is changed. */
+    if (live.mono_ns <= rec->published_ns)
+        live.mono_ns = rec->published_ns + 1;
+    rec->published_ns = live.mono_ns;
+    /* The last switch of the index is seen before the copy that it left is changed; and this copy's
+     * new time before anything else in it: a reader that was held up while the index went there and
+     * back finds that the time is another. */
+    atomic_thread_fence(memory_order_seq_cst);
+    __atomic_store_n(&((struct pm_live_head *)(void *)copy)->mono_ns, live.mono_ns,
+                     __ATOMIC_RELAXED);
     atomic_thread_fence(memory_order_seq_cst);
     memcpy(copy, &live, sizeof live);
     copy += sizeof live;

@@ -26,8 +26,12 @@
 
 struct pm_recorder;
 
-/* Called while a keyframe is written: the probe re-records what a segment must know to stand alone
- * (live requests), with pm_recorder_string and reserve/commit on the given stream. */
+/* Called while a keyframe is written (never for the KEEP stream), by the verb that needed a new
+ * segment: the probe re-records what a segment must know to stand alone (live requests), with
+ * pm_recorder_string and reserve/commit on the given stream and no other. It gets at most half of
+ * the segment, less the held strings; beyond that reserve returns NULL and counts. These records
+ * are facts as all others: give them a schema of their own, or tell them apart, where totals
+ * matter. */
 typedef void (*pm_keyframe_fn)(struct pm_recorder *rec, enum pm_stream stream, void *arg);
 
 struct pm_recorder_options {
@@ -37,7 +41,7 @@ struct pm_recorder_options {
     const struct pm_schema *const *schemas; /* schema i gets id PM_SCHEMA_FIRST + i */
     size_t n_schemas;
     uint64_t ceiling_bytes; /* of the whole session */
-    uint32_t segment_bytes; /* 0: PM_SEGMENT_BYTES */
+    uint32_t segment_bytes; /* 0: PM_SEGMENT_BYTES; made larger where the schemas need it */
     uint32_t file_mode;     /* 0600 */
     bool thread; /* run the helper thread; without it segments are made by the caller (front end,
                     tests) */
@@ -70,7 +74,8 @@ void pm_recorder_attr(struct pm_recorder *rec, const char *key, const char *valu
 void pm_recorder_identify(struct pm_recorder *rec, unsigned roles, int engine, int rank);
 
 /* The live header, for counters that the hooks keep themselves (faults, hook_calls, hook_ns,
- * threads). */
+ * threads). The pointer holds until close or abandon; in a child of fork() it leads to memory of
+ * the child's own. */
 struct pm_file_head *pm_recorder_head(struct pm_recorder *rec);
 
 /* True in a child of fork(): drop this one (pm_recorder_abandon) and open another. */

@@ -6,9 +6,9 @@
  * Who may have a new slot (quotas of the session's ceiling, held by this process):
  *   KEEP    its first one always, then up to half;      CORE   its first two always, then all
  *   BLOCKS  up to half;                                 CUSTOM up to a quarter
- * Where no new one may be had, CORE, BLOCKS and CUSTOM take their own oldest again, and KEEP, which
- * never gives one up, takes the oldest of another stream: the oldest detail goes first, totals and
- * roll-ups stay.
+ * Where no new one may be had, CORE, BLOCKS and CUSTOM take their own oldest again. KEEP, which
+ * never gives one up, takes the oldest of the stream that holds most, and so does a stream that
+ * holds less than an eighth: the oldest detail goes first, totals and roll-ups stay.
  */
 #include "recorder/internal.h"
 
@@ -131,24 +131,43 @@ static uint32_t slot_take(struct pm_recorder *rec, enum pm_stream victim, enum p
     return slot;
 }
 
+/* The oldest finished slot of the stream that holds most, of those that hold more than two. */
+static uint32_t slot_take_from_largest(struct pm_recorder *rec, enum pm_stream stream,
+                                       enum pm_stream *ret_victim)
+{
+    enum pm_stream largest = stream;
+    for (unsigned other = PM_STREAM_CORE; other < PM_STREAM_COUNT; other++) {
+        const struct pm_rec_lane *lane = &rec->lanes[other];
+        if (other != (unsigned)stream && lane->oldest != PM_REC_SLOT_NONE && lane->slots > 2 &&
+            (largest == stream || lane->slots > rec->lanes[largest].slots))
+            largest = (enum pm_stream)other;
+    }
+    if (largest == stream)
+        return PM_REC_SLOT_NONE;
+    *ret_victim = largest;
+    return slot_take(rec, largest, stream);
+}
+
+/* Whether a stream holds less than an eighth of this process's slots, or than two: one that comes
+ * late still gets its part of a ceiling that another has filled. */
+static bool below_its_part(const struct pm_recorder *rec, enum pm_stream stream)
+{
+    uint32_t part = rec->n_slots / 8 > 2 ? rec->n_slots / 8 : 2;
+    return rec->lanes[stream].slots < part;
+}
+
 static uint32_t slot_recycle(struct pm_recorder *rec, enum pm_stream stream,
                              enum pm_stream *ret_victim)
 {
     *ret_victim = stream;
-    if (stream != PM_STREAM_KEEP)
-        return slot_take(rec, stream, stream);
-    if (!always_allowed(rec, stream) && !quota_allows(rec, stream))
-        return PM_REC_SLOT_NONE;
-    static const enum pm_stream victims[] = {PM_STREAM_BLOCKS, PM_STREAM_CUSTOM, PM_STREAM_CORE};
-    for (size_t i = 0; i < sizeof victims / sizeof *victims; i++) {
-        if (victims[i] == PM_STREAM_CORE && rec->lanes[PM_STREAM_CORE].slots <= 2)
-            continue;
-        *ret_victim = victims[i];
-        uint32_t slot = slot_take(rec, victims[i], stream);
+    if (always_allowed(rec, stream) || quota_allows(rec, stream)) {
+        uint32_t slot = PM_REC_SLOT_NONE;
+        if (stream == PM_STREAM_KEEP || below_its_part(rec, stream))
+            slot = slot_take_from_largest(rec, stream, ret_victim);
         if (slot != PM_REC_SLOT_NONE)
             return slot;
     }
-    return PM_REC_SLOT_NONE;
+    return stream == PM_STREAM_KEEP ? PM_REC_SLOT_NONE : slot_take(rec, stream, stream);
 }
 
 /* An allocated slot that could not be mapped when it was wanted. */

@@ -34,7 +34,8 @@
  * A record: one 8-byte head, then the payload, padded to 8 bytes. The head is stored last, in one
  * release store, and a zero head ends the segment: a process killed at any instruction leaves only
  * whole records. A segment belongs to one stream; when the session's ceiling is reached the oldest
- * segment of the stream is taken again, in place.
+ * segment of the stream is taken again, in place (KEEP, and a stream that holds very little, take
+ * the oldest of the stream that holds most: a slot may change its stream).
  *
  * All numbers are little-endian; all times are CLOCK_MONOTONIC nanoseconds (the writer may derive
  * them from the TSC, see base/clock.h) except where a name says `real` (CLOCK_REALTIME, nanoseconds
@@ -117,14 +118,14 @@ struct pm_file_head {
     _Atomic int32_t engine;        /* (live) data-parallel rank of the engine, -1 unknown */
     _Atomic int32_t rank;          /* (live) rank of the worker within its engine, -1 unknown */
     _Atomic uint32_t state;        /* (live) enum pm_state bits */
-    _Atomic uint64_t heartbeat_ns; /* (live) CLOCK_MONOTONIC of the helper thread's last round */
+    _Atomic uint64_t heartbeat_ns; /* (live) CLOCK_MONOTONIC of the helper thread's last round; 0:
+                                      it has none (no fact yet, or a process that needs none) */
     _Atomic uint64_t closed_ns;    /* (live) when the process ended the file, 0 before */
     _Atomic uint64_t slots;        /* (live) segment slots allocated so far */
-    _Atomic uint64_t lost[PM_STREAM_COUNT]; /* (live) records that found no room */
-    _Atomic uint64_t
-        recycled[PM_STREAM_COUNT]; /* (live) records that went with recycled segments */
-    _Atomic uint64_t faults;       /* (live) failures of our own inside hooks */
-    _Atomic uint64_t hook_calls;   /* (live) hooked calls seen */
+    _Atomic uint64_t lost[PM_STREAM_COUNT];     /* (live) records that found no room */
+    _Atomic uint64_t recycled[PM_STREAM_COUNT]; /* (live) facts that went with recycled segments */
+    _Atomic uint64_t faults;                    /* (live) failures of our own inside hooks */
+    _Atomic uint64_t hook_calls;                /* (live) hooked calls seen */
     _Atomic uint64_t
         hook_ns; /* (live) time spent in our own code, estimated from every 64th call */
     _Atomic uint32_t live_index; /* (live) which live copy is whole: 0 or 1; 2 = none yet */
@@ -133,9 +134,11 @@ struct pm_file_head {
 };
 _Static_assert(sizeof(struct pm_file_head) <= 4096, "the file header must fit its page");
 
-/* The head of a segment, 128 bytes at the start of its slot. index is stored last (release); 0 in
- * magic: slot unused or being prepared. A reader copies the segment and reads the head again: if
- * index changed, the copy is void. */
+/* The head of a segment, 128 bytes at the start of its slot. 0 in magic: slot unused or being
+ * prepared. Where a slot is taken again the writer first clears magic and voids index, then zeroes
+ * the records, and at last stores the head with its new index and, after all else, magic (release).
+ * So a reader that finds the magic reads index, copies the segment, and reads the head again: if
+ * magic or index changed, the copy is void. */
 struct pm_segment_head {
     _Atomic uint64_t magic;
     _Atomic uint64_t index; /* n-th segment of its stream in this process, from 0 */
@@ -182,8 +185,10 @@ enum pm_builtin_schema {
         2, /* u32 id, u32 bytes, UTF-8 text: a string that following records of this stream name */
     PM_SCHEMA_ATTR =
         3, /* u64 mono_ns, u32 key_bytes, u32 value_bytes, key, value (UTF-8); the last one wins */
-    PM_SCHEMA_CLOCK = 4,  /* struct pm_triple: one a second, in the KEEP stream every minute */
-    PM_SCHEMA_ROLLUP = 5, /* struct pm_rollup_head + entries, once a minute, in the KEEP stream */
+    PM_SCHEMA_CLOCK = 4,  /* struct pm_triple, in the KEEP stream: at the opening, every minute, and
+                             when the TSC is given up; each segment's head has one too */
+    PM_SCHEMA_ROLLUP = 5, /* struct pm_rollup_head + entries, in the KEEP stream: once a minute,
+                             less often when that stream nears its part of the ceiling */
     PM_SCHEMA_LOST =
         6, /* u64 mono_ns, u64 count: records lost just before this one, in this stream */
     PM_SCHEMA_KEYFRAME = 7, /* u64 mono_ns: ends the keyframe at the head of a segment */
@@ -196,7 +201,9 @@ enum pm_builtin_schema {
  * field marked PM_AGG_SUM or PM_AGG_HIST (in order) its sum, and for each marked PM_AGG_HIST its
  * histogram. A live copy: struct pm_live_head, then n_values uint64 (counts and sums), then n_hists
  * struct pm_hist. It covers, per stream, the facts with fact number < covers[stream]; a reader adds
- * the facts after those.
+ * the facts after those. The writer fills the copy that is not in force, its mono_ns first, and
+ * then switches live_index; no two copies have the same mono_ns. A copy is whole if neither
+ * live_index nor the copy's mono_ns changed while it was read.
  */
 #define PM_HIST_SUB                                                                                \
     8 /* buckets per power of two: Prometheus native histogram schema 3, bounds 2^(k/8) */

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
@@ -64,6 +65,7 @@ static void write_one(struct pm_recorder *rec, struct shared *shared, unsigned s
 static void writer(struct shared *shared, const struct pm_recorder_options *options)
 {
     struct pm_recorder *rec = NULL;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* it must not outlive a test that failed */
     atomic_store(&shared->phase, 1);
     if (pm_recorder_open(&rec, options, NULL) != 0)
         _exit(3);
@@ -151,7 +153,7 @@ static void nothing_committed_is_lost(void **state)
             nap(r % 600000); /* while it opens, mostly */
         } else {
             /* Once it writes: a moment of the first segments, or a later one. */
-            while (atomic_load(&shared->phase) < 2)
+            while (atomic_load(&shared->phase) < 2 && waitpid(pid, NULL, WNOHANG) == 0)
                 nap(50000);
             nap(r % (i % 4 == 1 ? 500000 : 5000000));
         }

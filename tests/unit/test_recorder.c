@@ -241,6 +241,25 @@ static void what_is_kept_stays(void **state)
     assert_true(f->walk.head->slots <= 8);
 }
 
+/* A stream that begins when another has filled the ceiling still gets a part of it. */
+static void a_late_stream_gets_its_part(void **state)
+{
+    struct fixture *f = begin(state, false);
+    f->options.ceiling_bytes = 24 * PM_SEGMENT_BYTES_MIN;
+    f->rec = kit_open(&f->options);
+    for (int i = 0; i < 50000; i++)
+        assert_true(record(f, KIT_STEP));
+    assert_int_equal(atomic_load(&pm_recorder_head(f->rec)->slots), 24);
+    for (int i = 0; i < 20000; i++)
+        assert_true(record(f, KIT_CUSTOM));
+    for (int i = 0; i < 50000; i++)
+        assert_true(record(f, KIT_STEP));
+    close_and_check(f);
+    assert_int_equal(f->walk.head->slots, 24);
+    assert_int_equal(f->walk.streams[PM_STREAM_CUSTOM].segments, 3); /* an eighth */
+    assert_true(f->walk.streams[PM_STREAM_CORE].segments >= 19);
+}
+
 static void with_the_least_ceiling_it_still_records(void **state)
 {
     struct fixture *f = begin(state, false);
@@ -630,6 +649,7 @@ int main(void)
         TEST(the_oldest_detail_goes_first),
         TEST(recycling_beside_the_writer),
         TEST(what_is_kept_stays),
+        TEST(a_late_stream_gets_its_part),
         TEST(with_the_least_ceiling_it_still_records),
         TEST(attributes),
         TEST(strings_keep_their_ids),

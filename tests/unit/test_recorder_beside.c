@@ -77,15 +77,20 @@ static int read_live(const unsigned char *header, struct shared *shared)
     const unsigned char *copy = header + head->live_offset + (size_t)index * head->live_bytes;
     memcpy(&live, copy, sizeof live);
     memcpy(values, copy + sizeof live, sizeof values);
+    uint64_t in_buckets = 0;
+    const uint64_t *buckets = (const void *)(copy + sizeof live + sizeof values);
+    for (size_t i = 0; i < (size_t)KIT_HISTS * PM_HIST_BUCKETS; i++)
+        in_buckets += buckets[i];
 #if !defined(__SANITIZE_THREAD__)
     atomic_thread_fence(memory_order_acquire);
 #endif
-    if (atomic_load_explicit(&head->live_index, memory_order_relaxed) != index)
+    if (atomic_load_explicit(&head->live_index, memory_order_relaxed) != index ||
+        __atomic_load_n((const uint64_t *)(const void *)copy, __ATOMIC_RELAXED) != live.mono_ns)
         return 0;
     atomic_fetch_add(&shared->lives, 1);
     uint64_t steps = values[0] + values[3] + values[6], tokens = values[2] + values[5] + values[8];
-    return live.covers[PM_STREAM_CORE] == steps && tokens == sum_below(steps, 97) &&
-           values[10] == sum_below(values[9], 13);
+    return live.covers[PM_STREAM_CORE] == steps && in_buckets == steps &&
+           tokens == sum_below(steps, 97) && values[10] == sum_below(values[9], 13);
 }
 
 /* Never returns. 0: all copies were true. */

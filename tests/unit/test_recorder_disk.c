@@ -54,6 +54,18 @@ static int write_much(const char *dir, uint64_t ceiling, bool thread)
     return steps > 0 ? 0 : 2;
 }
 
+static uint64_t budget_of(const char *dir)
+{
+    char path[300];
+    uint64_t budget = UINT64_MAX;
+    snprintf(path, sizeof path, "%.200s/records/budget", dir);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    assert_int_equal(fread(&budget, sizeof budget, 1, file), 1);
+    fclose(file);
+    return budget;
+}
+
 static void processes_share_the_ceiling(void **state)
 {
     (void)state;
@@ -88,13 +100,7 @@ static void processes_share_the_ceiling(void **state)
         walk_free(&walk);
     }
     closedir(folder);
-    uint64_t budget = 0;
-    snprintf(path, sizeof path, "%s/budget", records);
-    FILE *file = fopen(path, "re");
-    assert_non_null(file);
-    assert_int_equal(fread(&budget, sizeof budget, 1, file), 1);
-    fclose(file);
-    assert_int_equal(budget, slots * SEGMENT);
+    assert_int_equal(budget_of(dir), slots * SEGMENT);
     /* Beyond it only what each process may always have. */
     assert_in_range(slots, 40, 40 + 3 * PROCESSES);
     assert_true(recycled > 0);
@@ -204,6 +210,7 @@ static void a_disk_too_small_recycles(void **state)
     assert_true(walk.head->state & PM_STATE_DISK_FULL);
     assert_true(walk.head->state & PM_STATE_RECYCLED);
     assert_true(walk.head->slots >= 8); /* used up to the 5 % that are left free */
+    assert_int_equal(budget_of(dir), walk.head->slots * SEGMENT);
     walk_free(&walk);
     kit_remove(dir);
     drop_small_disk();
