@@ -467,3 +467,25 @@ def test_the_recorder_is_closed_at_a_normal_end(serve, tmp_path, python):
     [record] = fake.records(the_session(tmp_path))
     assert record.state & 1, "PM_STATE_CLOSED"
 
+
+
+def test_hooks_during_the_interpreters_end(serve, tmp_path, python):
+    """A hooked method called by atexit, by a daemon thread and by the last destructors: nothing but its result."""
+    done = serve(FRONT_END + """
+import atexit, sys, threading, time
+class Last:
+    def __init__(self, method):
+        self.method = method
+    def __del__(self):
+        self.method()
+atexit.register(EngineArgs().create_engine_config)
+keep = Last(EngineArgs().create_engine_config)
+sys.keep = Last(EngineArgs().create_engine_config)
+def forever():
+    while True:
+        EngineArgs().create_engine_config()
+threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.01)
+""", python)  # fmt: skip
+    assert "Traceback" not in done.stderr and "Fatal" not in done.stderr
+    assert len(fake.records(the_session(tmp_path))) == 1
