@@ -47,7 +47,7 @@ static int add_own_names(PyObject *names, PyObject *environ)
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static void enter(struct pm_call *call)
+static void validate_enter(struct pm_call *call)
 {
     call->scratch[0] = 0;
     PyObject *module = envs_dict();
@@ -71,7 +71,7 @@ static void enter(struct pm_call *call)
     Py_XDECREF(environ);
 }
 
-static void leave(struct pm_call *call)
+static void validate_leave(struct pm_call *call)
 {
     if (!call->scratch[0] || --running > 0 || !shown)
         return;
@@ -81,18 +81,19 @@ static void leave(struct pm_call *call)
     Py_CLEAR(shown);
 }
 
+#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
+    {.module = module_,                                                                            \
+     .qualname = qualname_,                                                                        \
+     .kind = PM_TARGET_##kind_,                                                                    \
+     .flags = flags_,                                                                              \
+     .versions = versions_,                                                                        \
+     .quiet_when = quiet_when_,                                                                    \
+     .enter = hook##_enter,                                                                        \
+     .leave = hook##_leave},
 static const struct pm_target targets[] = {
-    {
-        .module = "vllm.platforms.interface",
-        .qualname = "Platform.validate_environ",
-        .kind = PM_TARGET_METHOD,
-        .flags = PM_TARGET_OPTIONAL,
-        .versions = "0.17.1+",
-        .quiet_when = "no engine configuration was built in this process",
-        .enter = enter,
-        .leave = leave,
-    },
+#include "probe/environ.def"
 };
+#undef T
 
 const struct pm_probe pm_probe_environ = {
     .name = "environ",

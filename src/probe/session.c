@@ -149,7 +149,7 @@ static int engine_of(PyObject *config)
  */
 
 /* EngineArgs.create_engine_config(self, …) -> VllmConfig */
-static void configured(struct pm_call *call)
+static void config_leave(struct pm_call *call)
 {
     if (call->result && call->result != Py_None && pm_facts_identify(PM_ROLE_FRONTEND, -1, -1))
         read_config(call->result);
@@ -162,7 +162,7 @@ static PyObject *config_argument(struct pm_call *call)
 }
 
 /* EngineCore.__init__(self, vllm_config, …) */
-static void engine_begins(struct pm_call *call)
+static void engine_enter(struct pm_call *call)
 {
     PyObject *config = config_argument(call);
     if (config && pm_facts_identify(PM_ROLE_ENGINE, engine_of(config), -1))
@@ -170,7 +170,7 @@ static void engine_begins(struct pm_call *call)
 }
 
 /* It has sized the KV cache by now. */
-static void engine_ready(struct pm_call *call)
+static void engine_leave(struct pm_call *call)
 {
     PyObject *config = config_argument(call);
     if (config && call->result)
@@ -178,7 +178,7 @@ static void engine_ready(struct pm_call *call)
 }
 
 /* Worker.__init__(self, vllm_config, local_rank, rank, …) */
-static void worker_begins(struct pm_call *call)
+static void worker_enter(struct pm_call *call)
 {
     static struct pm_name n_rank = PM_NAME("rank");
     PyObject *config = config_argument(call);
@@ -189,33 +189,21 @@ static void worker_begins(struct pm_call *call)
         read_config(config);
 }
 
+#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
+    {.module = module_,                                                                            \
+     .qualname = qualname_,                                                                        \
+     .kind = PM_TARGET_##kind_,                                                                    \
+     .flags = flags_,                                                                              \
+     .versions = versions_,                                                                        \
+     .quiet_when = quiet_when_,                                                                    \
+     .enter = hook##_enter,                                                                        \
+     .leave = hook##_leave},
+#define config_enter NULL
+#define worker_leave NULL
 static const struct pm_target targets[] = {
-    {
-        .module = "vllm.engine.arg_utils",
-        .qualname = "EngineArgs.create_engine_config",
-        .kind = PM_TARGET_METHOD,
-        .versions = "0.11.0+",
-        .quiet_when = "the engine was not configured in this process",
-        .leave = configured,
-    },
-    {
-        .module = "vllm.v1.engine.core",
-        .qualname = "EngineCore.__init__",
-        .kind = PM_TARGET_METHOD,
-        .versions = "0.11.0+",
-        .quiet_when = "this process is no engine core",
-        .enter = engine_begins,
-        .leave = engine_ready,
-    },
-    {
-        .module = "vllm.v1.worker.gpu_worker",
-        .qualname = "Worker.__init__",
-        .kind = PM_TARGET_METHOD,
-        .versions = "0.11.0+",
-        .quiet_when = "this process is no worker",
-        .enter = worker_begins,
-    },
+#include "probe/session.def"
 };
+#undef T
 
 const struct pm_probe pm_probe_session = {
     .name = "session",
