@@ -3,7 +3,6 @@
  */
 #include "cmd/complete.h"
 
-#include <string.h>
 #include <unistd.h>
 
 #include "cmd/cmd.h"
@@ -15,18 +14,6 @@ bool pm_session_is_running(const struct pm_session *session)
         if (pm_process_info(pm_session_process(session, i))->life == PM_LIFE_RUNNING)
             return true;
     return false;
-}
-
-const char *pm_session_state(const struct pm_session *session)
-{
-    size_t count = pm_session_process_count(session);
-    bool killed = false;
-    if (pm_session_is_running(session))
-        return "running";
-    for (size_t i = 0; i < count; i++)
-        if (pm_process_info(pm_session_process(session, i))->life == PM_LIFE_KILLED)
-            killed = true;
-    return count == 0 ? "empty" : killed ? "killed" : "ended";
 }
 
 int pm_complete_open(const struct pm_place *place, struct pm_session **ret_session,

@@ -15,10 +15,6 @@
 /* Whether any process of the session still runs (holds its byte lock). */
 bool pm_session_is_running(const struct pm_session *session);
 
-/* The state in a word: "running", "ended", "killed" (some process was), "empty" (no process has
- * written yet). */
-const char *pm_session_state(const struct pm_session *session);
-
 /* Opens the session of a place. Records of ended processes that were kept on a local disk because
  * the session lies on a network file system are moved home first; a failure of that is told and
  * does not matter for reading. 0, or -PM_E… with a sentence. */

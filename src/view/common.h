@@ -95,10 +95,11 @@ struct pm_sums {
     uint64_t observed_ns; /* how long each process was seen, added up */
     uint64_t end_ns;      /* newest moment of any process, CLOCK_MONOTONIC; 0: none */
     unsigned running, closed, killed;
+    unsigned front_closed, front_killed; /* the front ends among closed and killed */
 };
 void pm_session_sums(const struct pm_session *session, struct pm_sums *ret_sums);
 
-/* "running", "ended", "killed" (some process was), "empty" (no process has written yet). */
+/* The words of pm_session_state, from sums that are there already. */
 const char *pm_session_state_name(const struct pm_sums *sums);
 
 /* The newest moment known of a process. */

@@ -134,6 +134,8 @@ static void put_processes(struct page *page, const struct pm_session *session,
     put_state(page, sums->closed, "closed");
     put_state(page, sums->killed, "killed");
     put(page, "\n");
+    if (sums->killed > 0 && strcmp(pm_session_state_name(sums), "ended") == 0)
+        put(page, "              vLLM stops its engines by a kill: what they recorded is whole\n");
 }
 
 static void put_what_ran(struct page *page, const struct pm_report *report, bool brief)

@@ -42,6 +42,10 @@ void pm_session_sums(const struct pm_session *session, struct pm_sums *ret_sums)
         sums.running += info->life == PM_LIFE_RUNNING;
         sums.closed += info->life == PM_LIFE_CLOSED;
         sums.killed += info->life == PM_LIFE_KILLED;
+        if (info->roles & PM_ROLE_FRONTEND) {
+            sums.front_closed += info->life == PM_LIFE_CLOSED;
+            sums.front_killed += info->life == PM_LIFE_KILLED;
+        }
     }
     *ret_sums = sums;
 }
@@ -50,9 +54,18 @@ const char *pm_session_state_name(const struct pm_sums *sums)
 {
     if (sums->running > 0)
         return "running";
-    if (sums->killed > 0)
+    /* vLLM stops its own engines and workers by SIGKILL: where every front end came to its end, so
+     * did the server. */
+    if (sums->killed > 0 && (sums->front_closed == 0 || sums->front_killed > 0))
         return "killed";
     return sums->closed > 0 ? "ended" : "empty";
+}
+
+const char *pm_session_state(const struct pm_session *session)
+{
+    struct pm_sums sums;
+    pm_session_sums(session, &sums);
+    return pm_session_state_name(&sums);
 }
 
 void pm_account_add(struct pm_account *account, const struct pm_forward *forward,

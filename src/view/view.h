@@ -110,6 +110,11 @@ bool pm_session_setting_on(const struct pm_session *session, const char *field, 
 /* The preset that the session was recorded with (enum pm_preset). */
 int pm_session_preset(const struct pm_session *session);
 
+/* How a session stands, in a word: "running" (a process of it is), "ended" (every front end, or
+ * every process where none is known, closed its file), "killed" (one did not), "empty" (no process
+ * has written yet). */
+const char *pm_session_state(const struct pm_session *session);
+
 /* How a process stands, in words: "running", "closed", "killed". */
 const char *pm_life_name(enum pm_life life);
 

@@ -4,12 +4,14 @@
  *   make_session [key=value]...
  *     dir=DIR      where sessions go (default: VLLM_PROFILING_DIR)
  *     steps=N      engine steps to record (default 10; every fourth is a prefill)
- *     end=close|kill|hold|none
- *                  close: ends the file; kill: SIGKILL to itself; hold: stays until stdin ends,
- * then closes; none: the folder only, without any process name=NAME    of the folder, instead of
- * the time start=SEC    seconds since 1970 at which it began session.env=1  join the session in
- * VLLM_PROFILING_SESSION, as a server under `run` does attr.KEY=VALUE  an attribute lost=N,
- * faults=N  figures of the live header
+ *     end=close    ends its file; kill: SIGKILL to itself; hold: waits for the end of stdin, then
+ *                  closes; none: the folder only
+ *     role=engine  what the process is, or frontend
+ *     name=NAME    of the folder, instead of the time
+ *     start=SEC    seconds since 1970 at which it began
+ *     session.env=1  join the session in VLLM_PROFILING_SESSION, as a server under `run` does
+ *     attr.KEY=VALUE  an attribute
+ *     lost=N, faults=N  figures of the live header
  *
  * Prints the session's folder on stdout when everything is recorded.
  */
@@ -190,7 +192,8 @@ int main(int argc, char **argv)
         };
         if (pm_recorder_open(&rec, &options, &err) != 0)
             fail("cannot open the recorder", err.text);
-        pm_recorder_identify(rec, PM_ROLE_ENGINE | PM_ROLE_WORKER, 0, 0);
+        bool front = strcmp(arg("role", "engine"), "frontend") == 0;
+        pm_recorder_identify(rec, front ? PM_ROLE_FRONTEND : PM_ROLE_ENGINE | PM_ROLE_WORKER, 0, 0);
         say_attributes(rec);
         uint64_t steps = strtoull(arg("steps", "10"), NULL, 10);
         uint64_t begin_ns = pm_clock_now_ns();

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from program import PROGRAM, one_sentence
+from program import MAKE_SESSION, PROGRAM, one_sentence
 
 OLD = ("start=1700000000", "name=session_20231114_221320")
 OLDER = ("start=1600000000", "name=session_20200913_122640")
@@ -64,6 +64,23 @@ def test_a_running_session_says_so_until_it_ends(cli):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert [(row["state"], row["steps"]) for row in listed(cli)] == [("killed", 3)]
+
+
+def test_an_engine_that_vllm_killed_does_not_make_the_session_killed(cli):
+    """vLLM stops its engines by SIGKILL: the session is as its front end, and the report explains the engine."""
+
+    def state(front: str) -> tuple[str, str]:
+        server = f"{MAKE_SESSION} session.env=1 end=kill & wait; {MAKE_SESSION} session.env=1 role=frontend end={front}"
+        cli("run", "--quiet", "--", "sh", "-c", server)
+        session = listed(cli)[0]
+        assert session["processes"] == 2
+        assert json.loads((Path(session["path"]) / "metadata.json").read_text())["state"] == session["state"]
+        return session["state"], cli("report", session["path"]).stdout
+
+    word, report = state("close")
+    assert word == "ended" and "1 closed 1 killed" in report and "vLLM stops its engines by a kill" in report
+    word, report = state("kill")
+    assert word == "killed" and "vLLM stops its engines" not in report
 
 
 def test_dir_looks_elsewhere(cli, tmp_path):
