@@ -1,6 +1,12 @@
 # The trace room: reads torch traces. zlib is required; ISA-L (Debian: libisal-dev), where it is installed, inflates
 # three to four times faster.
 pm_room(trace)
+# The built-in classes of kernels travel inside the program, as the bytes of a C array.
+set(pm_rules ${CMAKE_SOURCE_DIR}/src/trace/classes.rules)
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${pm_rules})
+file(READ ${pm_rules} pm_rules_bytes HEX)
+string(REGEX REPLACE "(..)" "0x\\1," pm_rules_bytes "${pm_rules_bytes}")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/trace/classes.inc CONTENT "${pm_rules_bytes}0\n" @ONLY)
 find_package(ZLIB REQUIRED)
 target_link_libraries(pm_trace PUBLIC ZLIB::ZLIB m)
 option(PM_ISAL "Inflate gzip traces with ISA-L where it is installed" ON)

@@ -7,11 +7,12 @@
 #include <locale.h>
 #include <string.h>
 
-enum group { GROUP_PROFILE, GROUP_SESSIONS, GROUP_HELP, GROUP_COUNT };
+enum group { GROUP_PROFILE, GROUP_SESSIONS, GROUP_TRACES, GROUP_HELP, GROUP_COUNT };
 
 static const char *const group_names[GROUP_COUNT] = {
     [GROUP_PROFILE] = "Profile a server",
     [GROUP_SESSIONS] = "Look at sessions",
+    [GROUP_TRACES] = "Look at torch traces",
     [GROUP_HELP] = "Find out more",
 };
 

@@ -120,6 +120,16 @@ static bool key_is(const struct pm_parse *parse, struct pm_span key, const char 
     return key.len == strlen(name) && memcmp(parse->text + key.at, name, key.len) == 0;
 }
 
+static enum pm_parse_result whole_member(struct pm_parse *parse, struct pm_span key)
+{
+    enum pm_parse_result result = pm_parse_skip_value(parse);
+    if (result != PM_PARSE_OK)
+        return result;
+    parse->whole = parse->p;
+    parse->status = parse->on_member(parse, key.at - 1, parse->p);
+    return parse->status != 0 ? PM_PARSE_FAILED : PM_PARSE_OK;
+}
+
 static enum pm_parse_result at_key(struct pm_parse *parse)
 {
     struct pm_span key;
@@ -148,6 +158,8 @@ static enum pm_parse_result at_key(struct pm_parse *parse)
         parse->whole = ++parse->p;
         return PM_PARSE_OK;
     }
+    if (parse->on_member != NULL)
+        return whole_member(parse, key);
     result = pm_parse_header(parse, key, &taken);
     if (result == PM_PARSE_OK && !taken) {
         if (first == '{' || first == '[') {

@@ -74,6 +74,10 @@ struct pm_event {
 
 struct pm_parse;
 
+/* Called for every member of the outer object but traceEvents, with the range of the text from its
+ * key to the end of its value. 0 or -PM_E…, which ends the parse. */
+typedef int (*pm_parse_member_fn)(struct pm_parse *parse, uint32_t begin, uint32_t end);
+
 /* Called for every event of the file, in order. 0 or -PM_E…, which ends the parse. */
 typedef int (*pm_parse_event_fn)(struct pm_parse *parse, const struct pm_event *event);
 
@@ -89,6 +93,7 @@ struct pm_parse {
     struct pm_trace *trace;
     struct pm_trace_source *source;
     pm_parse_event_fn on_event;
+    pm_parse_member_fn on_member; /* NULL: the header's facts are taken, the rest is skipped */
     void *arg;
     int scan_kind;
     bool want_flows; /* the callback looks at arrows ("ph": "s" and "f") too */

@@ -32,11 +32,13 @@ void pm_stacks_release(struct pm_stacks *stacks);
 PM_MUST_USE int pm_stacks_push(struct pm_stacks *stacks, uint32_t outer, uint32_t frame,
                                uint32_t *ret);
 
-/* Folded lines for flame graphs, "outer;inner value": per stack, then the operator and, for device
- * time, the kernel. Values are whole microseconds. metric is PM_SORT_SELF_CPU or
- * PM_SORT_SELF_DEVICE as an int of enum pm_key_sort. add is called per line. */
-typedef int (*pm_stacks_line_fn)(void *arg, const char *line, size_t n_bytes);
-PM_MUST_USE int pm_stacks_export(const struct pm_tree *tree, bool device_time,
-                                 pm_stacks_line_fn add, void *arg, bool *ret_from_nesting);
+/* folded.c: lines for flame graphs, "outer;inner value": the stack, the operator and, for device
+ * time, the kernel; each stack once, by first appearance. Values are whole microseconds, those that
+ * round to 0 are left out; blanks, tabs and `;` in names become `_`, as in torch's export_stacks.
+ * Where the trace has no Python frames the operators around stand for them, and *ret_nesting is
+ * set. */
+typedef int (*pm_folded_fn)(void *arg, const char *line, size_t n_bytes);
+PM_MUST_USE int pm_folded(const struct pm_tree *tree, bool device_time, pm_folded_fn add, void *arg,
+                          bool *ret_nesting);
 
 #endif
