@@ -21,6 +21,7 @@ struct pm_step {
     uint64_t works;    /* kernels and copies */
     int64_t device_ns; /* their sum */
     int64_t busy_ns;   /* their union, per device, summed over devices */
+    int64_t window_ns; /* a device was busy, with whatever work, during the period */
     int64_t collective_ns, copy_ns; /* sums */
     int64_t first_ns, last_ns;      /* begin of the first, end of the last */
 };
