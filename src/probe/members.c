@@ -41,9 +41,17 @@ static bool grow(struct pm_members *members)
         free(index);
         return false;
     }
+    members->slots = slots;
+    if (members->with_lives) {
+        struct pm_life *lives = realloc(members->lives, sizeof *lives * capacity);
+        if (lives == NULL) {
+            free(index);
+            return false;
+        }
+        members->lives = lives;
+    }
     memset(slots + members->capacity, 0, sizeof *slots * (capacity - members->capacity));
     free(members->index);
-    members->slots = slots;
     members->index = index;
     members->capacity = capacity;
     index_rebuild(members);
@@ -55,6 +63,7 @@ void pm_members_clear(struct pm_members *members)
     for (uint32_t slot = 0; slot < members->n_slots; slot++)
         Py_XDECREF(members->slots[slot].key);
     free(members->slots);
+    free(members->lives);
     free(members->index);
     free(members->order);
     free(members->next_order);
@@ -89,6 +98,8 @@ struct pm_member *pm_members_add(struct pm_members *members, PyObject *key)
     struct pm_member *member = &members->slots[slot];
     memset(member, 0, sizeof *member);
     member->key = Py_NewRef(key);
+    if (members->lives != NULL)
+        memset(&members->lives[slot], 0, sizeof *members->lives);
     index_put(members, slot);
     return member;
 }

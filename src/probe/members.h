@@ -34,13 +34,39 @@ struct pm_member {
     bool preempted;      /* since it was last scheduled */
 };
 
+/* The life of a member's request, apart so that walks over members stay small: kept only where the
+ * probe request_life is on (with_lives), and worked on by request_life.c alone. Moments in
+ * CLOCK_MONOTONIC ns, 0: not yet. Steps by number, PM_NEVER: none.
+ *
+ * Run: steps one after another in each of which the request gives an output. It is open from the
+ * update of its first step to the update of its last one. */
+struct pm_life {
+    uint64_t arrived_ns, queued_ns, started_ns, first_token_ns, last_token_ns, finished_ns;
+    uint64_t first_preempted_ns, preempted_ns, resumed_ns, away_ns;
+    uint64_t longest_gap_ns;          /* of runs that are over, and between runs */
+    uint64_t gives_from, gives_until; /* of the newest run; gives_until PM_NEVER: goes on */
+    uint64_t opens_at, closes_at;     /* the steps whose updates will open and close it */
+    uint64_t run_first;               /* first step of the open run */
+    uint32_t prompt, cached, max_tokens, recomputed, lost, blocks, preemptions;
+    uint32_t earlier_outputs; /* tokens of turns before this one */
+    uint32_t outputs;         /* tokens of this turn, known at its end */
+    int32_t priority;
+    uint16_t turns;
+    uint8_t state;  /* enum pm_request_state; 0: not followed */
+    uint8_t reason; /* enum pm_finish_reason */
+    bool run_open;
+    bool new_turn; /* of a streaming session: the time to its first output is no gap */
+};
+
 /* Invariants: order[0..n_order) are slots of members in use, in the order of the last step that had
  * tokens; index is open addressing over slots + 1, its size a power of two, at most half full. */
 struct pm_members {
     struct pm_member *slots;
+    struct pm_life *lives; /* one for each slot; NULL without with_lives */
     uint32_t *index;
     uint32_t *order, *next_order;
     PyObject **keys;     /* of order[], borrowed from the members; valid while settled */
+    bool with_lives;     /* set before the first member is added */
     bool settled;        /* every member of the last step has state DECODE and is still a member */
     uint32_t n_order;    /* members of the last step */
     uint32_t order_room; /* entries that both orders and keys have room for */
@@ -62,6 +88,13 @@ struct pm_member *pm_members_find(const struct pm_members *members, const PyObje
 /* A new member for a key that has none; NULL at the ceiling or without memory. Other members may
  * move. */
 struct pm_member *pm_members_add(struct pm_members *members, PyObject *key);
+
+/* The life of a member, NULL where lives are not kept. */
+static inline struct pm_life *pm_members_life(const struct pm_members *members,
+                                              const struct pm_member *member)
+{
+    return members->lives != NULL ? &members->lives[member - members->slots] : NULL;
+}
 
 /* Forgets a member. It must not be in order[]. */
 void pm_members_remove(struct pm_members *members, struct pm_member *member);

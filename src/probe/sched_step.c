@@ -5,13 +5,14 @@
  * call, and a step_request for every change of membership (probe/step_facts.h says what the fields
  * mean).
  */
-#include "probe/step_count.h"
+#include "probe/request_life.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "hook/guard.h"
 #include "hook/read.h"
+#include "probe/request_record.h"
 
 /* clang-format off */
 #define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_sched_step, member, type, unit, kind, agg, doc)
@@ -36,6 +37,8 @@ static const struct pm_field sched_step_fields[] = {
     F(waiting, U32, "requests", GAUGE, PM_AGG_NONE, "waiting queue after schedule()"),
     F(joined, U32, "requests", COUNT, PM_AGG_SUM, "members that the step before did not have"),
     F(left, U32, "requests", COUNT, PM_AGG_SUM, "members of the step before that this one does not have"),
+    F(max_requests, U32, "requests", GAUGE, PM_AGG_NONE, "requests that a step may have; 0: not known"),
+    F(max_tokens, U32, "tokens", GAUGE, PM_AGG_NONE, "tokens that a step may have; 0: not known"),
 };
 #undef F
 /* clang-format on */
@@ -61,45 +64,28 @@ static struct pm_name n_scheduled_spec_decode_tokens = PM_NAME("scheduled_spec_d
 static struct pm_name n_finished_req_ids = PM_NAME("finished_req_ids");
 static struct pm_name n_request = PM_NAME("request");
 static struct pm_name n_request_id = PM_NAME("request_id");
+static struct pm_name n_session = PM_NAME("session");
+static struct pm_name n_drop_stale_output = PM_NAME("drop_stale_output");
 static struct pm_name n_num_computed_tokens = PM_NAME("num_computed_tokens");
+static struct pm_name n_num_prompt_tokens = PM_NAME("num_prompt_tokens");
+static struct pm_name n_max_num_running_reqs = PM_NAME("max_num_running_reqs");
+static struct pm_name n_max_num_scheduled_tokens = PM_NAME("max_num_scheduled_tokens");
+static struct pm_name n_num_sampled_tokens_per_step = PM_NAME("num_sampled_tokens_per_step");
+static struct pm_name n_kv_cache_manager = PM_NAME("kv_cache_manager");
+static struct pm_name n_coordinator = PM_NAME("coordinator");
+static struct pm_name n_single_type_managers = PM_NAME("single_type_managers");
+static struct pm_name n_req_to_blocks = PM_NAME("req_to_blocks");
 
-#define SCHEDULERS_MAX 4 /* live at a time in one process; the oldest makes room */
-
-static struct pm_scheduler schedulers[SCHEDULERS_MAX];
-static uint16_t n_instances;
-
-static void scheduler_clear(struct pm_scheduler *scheduler)
+/* What holds for all steps of a scheduler. */
+static void read_limits(PyObject *self, struct pm_scheduler *scheduler)
 {
-    pm_members_clear(&scheduler->members);
-    memset(scheduler, 0, sizeof *scheduler);
-}
-
-/* A new scheduler's place; one of the same address (the old one is gone) makes room first. */
-static struct pm_scheduler *scheduler_add(const PyObject *self)
-{
-    struct pm_scheduler *place = &schedulers[0];
-    for (size_t i = 0; i < SCHEDULERS_MAX; i++) {
-        struct pm_scheduler *each = &schedulers[i];
-        if (each->self == self || each->self == NULL) {
-            place = each;
-            break;
-        }
-        if (each->instance < place->instance)
-            place = each;
-    }
-    scheduler_clear(place);
-    place->self = self;
-    place->instance = n_instances++;
-    return place;
-}
-
-static struct pm_scheduler *scheduler_of(const PyObject *self)
-{
-    for (size_t i = 0; i < SCHEDULERS_MAX; i++) {
-        if (schedulers[i].self == self)
-            return &schedulers[i];
-    }
-    return scheduler_add(self);
+    uint64_t value;
+    scheduler->limits_known = true;
+    if (pm_read_u64(self, &n_max_num_running_reqs, &value))
+        scheduler->max_requests = (uint32_t)value;
+    if (pm_read_u64(self, &n_max_num_scheduled_tokens, &value))
+        scheduler->max_tokens = (uint32_t)value;
+    scheduler->odd_tokens = pm_read_u64(self, &n_num_sampled_tokens_per_step, &value) && value != 1;
 }
 
 static void read_queues(PyObject *self, struct pm_sched_step *fact)
@@ -122,24 +108,35 @@ static void read_queues(PyObject *self, struct pm_sched_step *fact)
     Py_XDECREF(counts);
 }
 
+static void schedule_enter(struct pm_call *call)
+{
+    pm_scheduler_of(call->args[0])->scheduling = true;
+}
+
 static void schedule_leave(struct pm_call *call)
 {
     PyObject *self = call->args[0];
-    struct pm_scheduler *scheduler = scheduler_of(self);
+    struct pm_scheduler *scheduler = pm_scheduler_of(self);
+    scheduler->scheduling = false;
     if (call->result == NULL)
         return; /* raised: the step never was */
+    if (!scheduler->limits_known)
+        read_limits(self, scheduler);
 
     uint64_t dur_ns = call->end_ns - call->start_ns;
     struct pm_counting c = {
         .rec = pm_facts(),
         .scheduler = scheduler,
         .at_ns = call->end_ns,
+        .flight = pm_flight_begin(scheduler, scheduler->step),
         .fact =
             {
                 .step = scheduler->step++,
                 .start_ns = call->start_ns,
                 .dur_ns = dur_ns < UINT32_MAX ? (uint32_t)dur_ns : UINT32_MAX,
                 .instance = scheduler->instance,
+                .max_requests = scheduler->max_requests,
+                .max_tokens = scheduler->max_tokens,
             },
     };
     if (c.fact.step == 0 && c.rec != NULL)
@@ -161,6 +158,10 @@ static void schedule_leave(struct pm_call *call)
     Py_XDECREF(finished);
     Py_XDECREF(requests);
 
+    c.flight->output = call->result;
+    c.flight->requests = c.fact.requests;
+    c.flight->gives = c.gives;
+    c.flight->spec_tokens = c.fact.spec_tokens;
     bool prefills = c.fact.prefill_requests + c.fact.recompute_requests > 0;
     if (c.fact.tokens > 0)
         c.fact.phase = prefills ? PM_PHASE_PREFILL : PM_PHASE_DECODE;
@@ -175,40 +176,118 @@ static void schedule_leave(struct pm_call *call)
     }
 }
 
+/* The member of the request that is an argument of a hooked call; NULL: it has none. */
+static struct pm_member *member_of(struct pm_scheduler *scheduler, PyObject *request)
+{
+    PyObject *key = request != NULL ? pm_read_attr(request, &n_request_id) : NULL;
+    struct pm_member *member = key != NULL ? pm_members_find(&scheduler->members, key) : NULL;
+    Py_XDECREF(key);
+    return member;
+}
+
+/* The KV blocks that a request holds, over all cache groups. */
+static uint32_t blocks_of(PyObject *self, PyObject *key)
+{
+    PyObject *manager = pm_read_attr(self, &n_kv_cache_manager);
+    PyObject *coordinator = manager != NULL ? pm_read_attr(manager, &n_coordinator) : NULL;
+    PyObject *groups =
+        coordinator != NULL ? pm_read_attr(coordinator, &n_single_type_managers) : NULL;
+    uint64_t blocks = 0, n;
+    PyObject *iterator = groups != NULL ? PyObject_GetIter(groups) : NULL;
+    for (PyObject *group; iterator != NULL && (group = PyIter_Next(iterator)) != NULL;
+         Py_DECREF(group)) {
+        PyObject *held = pm_read_attr(group, &n_req_to_blocks);
+        blocks += held != NULL && pm_len(pm_dict_item(held, key), &n) ? n : 0;
+        Py_XDECREF(held);
+    }
+    pm_guard_discard();
+    Py_XDECREF(iterator);
+    Py_XDECREF(groups);
+    Py_XDECREF(coordinator);
+    Py_XDECREF(manager);
+    return blocks < UINT32_MAX ? (uint32_t)blocks : UINT32_MAX;
+}
+
 /* Before the request loses its tokens: how many it had computed. */
 static void preempt_enter(struct pm_call *call)
 {
-    struct pm_scheduler *scheduler = scheduler_of(call->args[0]);
+    PyObject *self = call->args[0];
+    struct pm_scheduler *scheduler = pm_scheduler_of(self);
     PyObject *request = pm_call_arg(call, 1, &n_request); /* borrowed */
+    struct pm_member *member = member_of(scheduler, request);
     uint64_t computed;
-    if (request == NULL || !pm_read_u64(request, &n_num_computed_tokens, &computed))
-        return;
-    PyObject *key = pm_read_attr(request, &n_request_id);
-    struct pm_member *member = key != NULL ? pm_members_find(&scheduler->members, key) : NULL;
-    Py_XDECREF(key);
-    if (member == NULL)
+    if (member == NULL || !pm_read_u64(request, &n_num_computed_tokens, &computed))
         return;
     if (member->lost_until < computed)
         member->lost_until = (uint32_t)computed;
     member->preempted = true;
     scheduler->members.settled = false;
     member->state = PM_MEMBER_PREFILL;
+    /* vLLM drops what is under way where the cache is reset (the argument came with 0.27.1). */
+    const PyObject *drop = pm_call_arg(call, 3, &n_drop_stale_output);
+    const bool drops = drop != NULL ? drop == Py_True : !scheduler->scheduling;
+    const uint32_t blocks = blocks_of(self, member->key);
     struct pm_counting c = {
         .rec = pm_facts(),
         .scheduler = scheduler,
         .at_ns = call->start_ns,
         .fact = {.step = scheduler->step},
     };
-    pm_step_event(&c, member, PM_REQUEST_PREEMPTED, 0, (uint32_t)computed, PM_PHASE_EMPTY);
+    pm_life_preempted(scheduler, member, call->start_ns, (uint32_t)computed, blocks, drops);
+    pm_step_event(&c, member,
+                  &(struct pm_step_request){
+                      .computed = (uint32_t)computed,
+                      .event = PM_REQUEST_PREEMPTED,
+                      .blocks = blocks,
+                      .reason = scheduler->scheduling ? PM_PREEMPT_EXHAUSTED : PM_PREEMPT_RESET,
+                      .flags = drops ? PM_REQUEST_DROPS : 0,
+                  });
+}
+
+/* A streaming session goes on: its request gets another prompt, and loses the outputs so far. */
+static void turn_enter(struct pm_call *call)
+{
+    struct pm_scheduler *scheduler = pm_scheduler_of(call->args[0]);
+    PyObject *request = pm_call_arg(call, 1, &n_session); /* borrowed */
+    struct pm_member *member = member_of(scheduler, request);
+    struct pm_life *life = member != NULL ? pm_members_life(&scheduler->members, member) : NULL;
+    if (life == NULL || life->state == 0)
+        return;
+    pm_life_turn_ends(scheduler, member);
+    life->earlier_outputs += pm_life_output_tokens(request);
+}
+
+static void turn_leave(struct pm_call *call)
+{
+    struct pm_scheduler *scheduler = pm_scheduler_of(call->args[0]);
+    PyObject *request = pm_call_arg(call, 1, &n_session); /* borrowed */
+    struct pm_member *member = member_of(scheduler, request);
+    uint64_t prompt;
+    if (member == NULL || call->result == NULL)
+        return;
+    if (pm_read_u64(request, &n_num_prompt_tokens, &prompt))
+        member->prompt = (uint32_t)prompt;
+    member->lost_until = 0;
+    if (member->state != PM_MEMBER_NEW)
+        member->state = PM_MEMBER_PREFILL;
+    scheduler->members.settled = false;
+    struct pm_life *life = pm_members_life(&scheduler->members, member);
+    if (life == NULL || life->state == 0)
+        return;
+    life->prompt = member->prompt;
+    life->new_turn = true;
+    life->turns++;
+    struct pm_recorder *rec = pm_facts();
+    if (rec != NULL)
+        pm_request_record_queued(rec, scheduler, member, call->end_ns);
 }
 
 static void init_enter(struct pm_call *call)
 {
-    scheduler_add(call->args[0]);
+    pm_scheduler_add(call->args[0]);
 }
 
 #define init_leave NULL
-#define schedule_enter NULL
 #define preempt_leave NULL
 #define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
     {.module = module_,                                                                            \
@@ -226,21 +305,15 @@ static const struct pm_target targets[] = {
 
 static bool enabled(const struct pm_settings *settings)
 {
-    return settings->forward_pass || settings->cpu_timing || settings->batch_utilization;
-}
-
-static void reset(void)
-{
-    for (size_t i = 0; i < SCHEDULERS_MAX; i++)
-        scheduler_clear(&schedulers[i]);
-    n_instances = 0;
+    return settings->forward_pass || settings->cpu_timing || settings->batch_utilization ||
+           settings->preemption;
 }
 
 static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
 {
     (void)arg;
-    for (size_t i = 0; stream == PM_STREAM_CORE && i < SCHEDULERS_MAX; i++) {
-        struct pm_scheduler *scheduler = &schedulers[i];
+    struct pm_scheduler *scheduler;
+    for (size_t i = 0; stream == PM_STREAM_CORE && (scheduler = pm_scheduler_at(i)) != NULL; i++) {
         if (scheduler->self == NULL)
             continue;
         struct pm_counting c = {
@@ -249,10 +322,12 @@ static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
             .at_ns = pm_clock_now_ns(),
             .fact = {.step = scheduler->step},
         };
-        for (uint32_t n = 0; n < scheduler->members.n_order; n++) {
-            uint32_t slot = scheduler->members.order[n];
-            if (slot != UINT32_MAX && scheduler->members.slots[slot].key != NULL)
-                pm_step_event(&c, &scheduler->members.slots[slot], PM_REQUEST_PRESENT, 0, 0, 0);
+        const struct pm_members *members = &scheduler->members;
+        for (uint32_t n = 0; n < members->n_order; n++) {
+            const uint32_t slot = members->order[n];
+            if (slot != UINT32_MAX && members->slots[slot].key != NULL)
+                pm_step_event(&c, &members->slots[slot],
+                              &(struct pm_step_request){.event = PM_REQUEST_PRESENT});
         }
     }
 }
@@ -265,6 +340,6 @@ const struct pm_probe pm_probe_sched_step = {
     .n_schemas = sizeof schemas / sizeof *schemas,
     .targets = targets,
     .n_targets = sizeof targets / sizeof *targets,
-    .reset = reset,
+    .reset = pm_scheduler_reset,
     .keyframe = keyframe,
 };

@@ -3,6 +3,7 @@
 
 #include "hook/guard.h"
 #include "hook/read.h"
+#include "probe/request_life.h"
 #include "probe/request_name.h"
 
 /* clang-format off */
@@ -16,6 +17,9 @@ static const struct pm_field step_request_fields[] = {
     F(instance, U16, "", ID, "n-th scheduler of the process"),
     F(event, U8, "", ID, "1 started, 2 resumed, 3 chunk, 4 joined, 5 left, 6 preempted, 7 decoding, 8 present"),
     F(phase, U8, "", ID, "1 prefill, 2 decode, 0 when it left"),
+    F(blocks, U32, "blocks", COUNT, "preempted: KV blocks that it held"),
+    F(reason, U8, "", ID, "preempted: 1 KV cache exhausted, 2 cache reset"),
+    F(flags, U8, "", FLAGS, "1 gives an output from this step on, 2 preempted: outputs under way are dropped"),
 };
 #undef F
 /* clang-format on */
@@ -33,9 +37,10 @@ const struct pm_schema pm_step_request_schema = {
 static struct pm_name n_num_computed_tokens = PM_NAME("num_computed_tokens");
 static struct pm_name n_num_prompt_tokens = PM_NAME("num_prompt_tokens");
 static struct pm_name n_num_tokens = PM_NAME("num_tokens");
+static struct pm_name n_is_prefill_chunk = PM_NAME("is_prefill_chunk");
 
-void pm_step_event(struct pm_counting *c, struct pm_member *member, enum pm_request_event event,
-                   uint32_t tokens, uint32_t computed, unsigned phase)
+void pm_step_event(struct pm_counting *c, struct pm_member *member,
+                   const struct pm_step_request *what)
 {
     if (c->rec == NULL)
         return;
@@ -45,16 +50,11 @@ void pm_step_event(struct pm_counting *c, struct pm_member *member, enum pm_requ
         pm_recorder_reserve(c->rec, pm_facts_schema(&pm_step_request_schema));
     if (fact == NULL)
         return;
-    *fact = (struct pm_step_request){
-        .step = c->fact.step,
-        .at_ns = c->at_ns,
-        .request = member->string,
-        .tokens = tokens,
-        .computed = computed,
-        .instance = c->scheduler->instance,
-        .event = (uint8_t)event,
-        .phase = (uint8_t)phase,
-    };
+    *fact = *what;
+    fact->step = c->fact.step;
+    fact->at_ns = c->at_ns;
+    fact->request = member->string;
+    fact->instance = c->scheduler->instance;
     pm_recorder_commit(c->rec, fact);
 }
 
@@ -78,17 +78,26 @@ static void count_decode(struct pm_counting *c, PyObject *key, uint32_t n)
     }
 }
 
-/* What a member is before this step, read from its request: true when it could be read. */
+static bool joins(const struct pm_counting *c, const struct pm_member *member)
+{
+    return member->last_step == 0 || member->last_step != c->scheduler->prev;
+}
+
+/* What a member is before this step, read from its request: true when it could be read. *ret_chunk:
+ * whether tokens that it has are still to be computed after this step; -1: vLLM does not say
+ * (before 0.16). */
 static bool read_member(const struct pm_counting *c, struct pm_member *member, uint32_t n,
-                        uint32_t *ret_before)
+                        uint32_t *ret_before, int *ret_chunk)
 {
     PyObject *request = c->requests != NULL ? pm_dict_item(c->requests, member->key) : NULL;
     uint64_t after, prompt;
     if (request == NULL || !pm_read_u64(request, &n_num_computed_tokens, &after) || after < n)
         return false;
     *ret_before = (uint32_t)(after - n);
+    bool chunk;
+    *ret_chunk = pm_read_bool(request, &n_is_prefill_chunk, &chunk) ? chunk : -1;
 
-    bool joining = member->last_step != c->scheduler->prev;
+    bool joining = joins(c, member);
     if (joining || member->state == PM_MEMBER_NEW) {
         if (pm_read_u64(request, &n_num_prompt_tokens, &prompt))
             member->prompt = (uint32_t)prompt;
@@ -117,10 +126,12 @@ static void count_closely(struct pm_counting *c, PyObject *key, uint32_t n, uint
     if (member == NULL)
         member = pm_members_add(members, key);
     uint32_t before;
-    if (member == NULL || !read_member(c, member, n, &before)) {
+    int chunk;
+    if (member == NULL || !read_member(c, member, n, &before, &chunk)) {
         count_decode(c, key, n); /* unreadable: counted as the commonest case */
+        c->gives++;
         members->next_order[position] = UINT32_MAX;
-        c->fact.joined += member == NULL || member->last_step != c->scheduler->prev;
+        c->fact.joined += member == NULL || joins(c, member);
         if (member != NULL)
             members->next_order[position] = (uint32_t)(member - members->slots);
         if (member != NULL)
@@ -147,13 +158,13 @@ static void count_closely(struct pm_counting *c, PyObject *key, uint32_t n, uint
         c->fact.decode_tokens += fresh - prompt;
     }
 
-    bool joins = member->last_step != c->scheduler->prev;
+    const bool joined = joins(c, member);
     enum pm_request_event event = 0;
     if (member->state == PM_MEMBER_NEW)
         event = PM_REQUEST_STARTED;
-    else if (member->preempted || (joins && again > 0))
+    else if (member->preempted || (joined && again > 0))
         event = PM_REQUEST_RESUMED;
-    else if (joins)
+    else if (joined)
         event = PM_REQUEST_JOINED;
     else if (prefills)
         event = PM_REQUEST_CHUNK;
@@ -161,16 +172,26 @@ static void count_closely(struct pm_counting *c, PyObject *key, uint32_t n, uint
         event = PM_REQUEST_DECODING;
 
     uint32_t need = member->prompt > member->lost_until ? member->prompt : member->lost_until;
+    const bool gives = chunk >= 0 ? chunk == 0 : end >= need;
     if (prefills)
         member->state = end < need ? PM_MEMBER_PREFILL : PM_MEMBER_READY;
     else
-        member->state = PM_MEMBER_DECODE;
+        member->state = gives ? PM_MEMBER_DECODE : PM_MEMBER_READY;
     member->preempted = false;
     member->last_step = c->fact.step + 1;
     members->next_order[position] = (uint32_t)(member - members->slots);
-    c->fact.joined += joins;
+    c->fact.joined += joined;
+    c->gives += gives;
     if (event != 0)
-        pm_step_event(c, member, event, n, before, prefills ? PM_PHASE_PREFILL : PM_PHASE_DECODE);
+        pm_step_event(c, member,
+                      &(struct pm_step_request){
+                          .tokens = n,
+                          .computed = before,
+                          .event = (uint8_t)event,
+                          .phase = prefills ? PM_PHASE_PREFILL : PM_PHASE_DECODE,
+                          .flags = gives ? PM_REQUEST_GIVES : 0,
+                      });
+    pm_life_scheduled(c, member, event, before, again, gives);
 }
 
 /* Walks num_scheduled_tokens. True when the batch is the last step's, member by member. */
@@ -199,6 +220,7 @@ static bool count_batch(struct pm_counting *c, PyObject *scheduled)
                     c->fact.decode_requests++;
                     c->fact.decode_tokens++;
                 }
+                c->gives++;
                 member->last_step = c->fact.step + 1;
                 members->next_order[position++] = (uint32_t)(member - members->slots);
                 continue;
@@ -217,7 +239,8 @@ static void count_left_one(struct pm_counting *c, struct pm_member *member)
     if (member->key == NULL || member->last_step != c->scheduler->prev)
         return;
     c->fact.left++;
-    pm_step_event(c, member, PM_REQUEST_LEFT, 0, 0, PM_PHASE_EMPTY);
+    pm_life_left(c->scheduler, member);
+    pm_step_event(c, member, &(struct pm_step_request){.event = PM_REQUEST_LEFT});
 }
 
 static void count_left(struct pm_counting *c)
@@ -242,7 +265,8 @@ static void forget_finished(struct pm_counting *c, PyObject *finished)
     PyObject *iterator = pm_len(finished, &n) && n > 0 ? PyObject_GetIter(finished) : NULL;
     for (PyObject *key; iterator != NULL && (key = PyIter_Next(iterator)) != NULL; Py_DECREF(key)) {
         struct pm_member *member = pm_members_find(&c->scheduler->members, key);
-        if (member == NULL || member_is_scheduled(c, member))
+        if (member == NULL || member_is_scheduled(c, member) ||
+            pm_life_waits(c->scheduler, member)) /* the same str names a new request already */
             continue;
         if (c->fact.requests == 0)
             count_left_one(c, member);
@@ -276,6 +300,7 @@ static bool count_unchanged(struct pm_counting *c, PyObject *scheduled)
         return false;
     c->fact.requests = c->fact.decode_requests = n;
     c->fact.tokens = c->fact.decode_tokens = n;
+    c->gives = n;
     return true;
 }
 
@@ -299,7 +324,7 @@ static void settle(struct pm_members *members, uint32_t n)
 void pm_step_count(struct pm_counting *c, PyObject *num_scheduled_tokens, PyObject *finished)
 {
     struct pm_members *members = &c->scheduler->members;
-    Py_ssize_t n = PyDict_Size(num_scheduled_tokens);
+    const Py_ssize_t n = PyDict_Size(num_scheduled_tokens);
     /* A step without tokens changes nothing about who is in the batch. */
     if (n > 0 && !count_unchanged(c, num_scheduled_tokens)) {
         if (!pm_members_reserve_order(members, (uint32_t)n))
@@ -309,6 +334,8 @@ void pm_step_count(struct pm_counting *c, PyObject *num_scheduled_tokens, PyObje
         settle(members, c->fact.requests);
         c->scheduler->prev = c->fact.step + 1;
     }
+    if (n > 0)
+        c->scheduler->last = c->fact.step + 1;
     if (finished != NULL)
         forget_finished(c, finished);
 }

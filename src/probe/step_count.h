@@ -11,28 +11,21 @@
 
 #include "hook/compat.h"
 
-#include "probe/members.h"
 #include "probe/probe.h"
+#include "probe/scheduler.h"
 #include "probe/step_facts.h"
 
 extern const struct pm_schema pm_step_request_schema;
-
-/* A scheduler seen in this process. self is compared, never followed. */
-struct pm_scheduler {
-    const PyObject *self;
-    uint64_t step; /* number of the next step */
-    uint64_t prev; /* number + 1 of the last step that changed the batch; 0: none yet */
-    uint16_t instance;
-    struct pm_members members;
-};
 
 /* One step while it is being counted. */
 struct pm_counting {
     struct pm_recorder *rec; /* NULL: count, record nothing */
     struct pm_scheduler *scheduler;
-    PyObject *requests;    /* Scheduler.requests, borrowed for the call; NULL: unreadable */
-    PyObject *spec_tokens; /* scheduled_spec_decode_tokens when it has any; else NULL */
-    uint64_t at_ns;        /* moment of the events */
+    PyObject *requests;       /* Scheduler.requests, borrowed for the call; NULL: unreadable */
+    PyObject *spec_tokens;    /* scheduled_spec_decode_tokens when it has any; else NULL */
+    uint64_t at_ns;           /* moment of the events */
+    struct pm_flight *flight; /* the step's own; NULL: none (events outside of schedule()) */
+    uint32_t gives;           /* requests that get an output from it */
     struct pm_sched_step fact;
 };
 
@@ -42,8 +35,9 @@ struct pm_counting {
 void pm_step_count(struct pm_counting *counting, PyObject *num_scheduled_tokens,
                    PyObject *finished);
 
-/* Records one change of membership. */
+/* Records one change of membership: event, tokens, computed, phase and, where it has them, blocks,
+ * reason and flags of `what`; the rest is filled in. */
 void pm_step_event(struct pm_counting *counting, struct pm_member *member,
-                   enum pm_request_event event, uint32_t tokens, uint32_t computed, unsigned phase);
+                   const struct pm_step_request *what);
 
 #endif

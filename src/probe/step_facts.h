@@ -44,6 +44,7 @@ struct pm_sched_step {
     uint32_t spec_requests, spec_tokens; /* of the decodes: with drafts, and their draft tokens */
     uint32_t running, waiting;           /* queue lengths after schedule() */
     uint32_t joined, left; /* members that the step before did not have, and the reverse */
+    uint32_t max_requests, max_tokens; /* the scheduler's limits of a step; 0: not known */
 };
 
 enum pm_request_event {
@@ -57,6 +58,12 @@ enum pm_request_event {
     PM_REQUEST_PRESENT = 8,   /* keyframe: was in the batch when the segment began */
 };
 
+enum pm_request_flags {
+    PM_REQUEST_GIVES = 1, /* all known tokens are computed: this step gives an output, and so does
+                             each one until it leaves */
+    PM_REQUEST_DROPS = 2, /* preempted: outputs of steps still under way are not delivered */
+};
+
 struct pm_step_request {
     uint64_t step;
     uint64_t at_ns;
@@ -66,6 +73,10 @@ struct pm_step_request {
     uint16_t instance;
     uint8_t event; /* enum pm_request_event */
     uint8_t phase; /* of this request: PM_PHASE_PREFILL or PM_PHASE_DECODE; 0 when it left */
+    uint32_t blocks; /* preempted: KV blocks that it held */
+    uint8_t reason;  /* preempted: enum pm_preempt_reason (session/request_facts.h) */
+    uint8_t flags;   /* enum pm_request_flags */
+    uint16_t reserved;
 };
 
 enum pm_worker_flags {
@@ -96,6 +107,11 @@ struct pm_worker_step {
                        scheduler's */
     uint8_t runner; /* 1: gpu_model_runner, 2: the newer one */
     uint32_t flags; /* enum pm_worker_flags */
+    /* Inside sample_tokens: when each began, in ns after start_ns, and how long it took; 0: not seen. */
+    uint32_t sampler_at_ns, sampler_ns;   /* logits to tokens (the newer runner computes the logits
+                                             in it too) */
+    uint32_t bookkeep_at_ns, bookkeep_ns; /* tokens into the runner's own state */
+    uint32_t draft_at_ns, draft_ns;       /* proposing draft tokens */
 };
 
 struct pm_worker_sync {

@@ -35,6 +35,12 @@ static const struct pm_field worker_step_fields[] = {
     F(phase, U8, "", ID, PM_AGG_CLASS, "as far as the worker can tell: 0 no tokens, 1 prefill, 2 decode"),
     F(runner, U8, "", ID, PM_AGG_NONE, "1: gpu_model_runner, 2: the newer one, 0: neither was seen"),
     F(flags, U32, "", FLAGS, PM_AGG_NONE, "1 model seen, 2 sampling seen, 4 asynchronous output, 8 on a device, 16 failed"),
+    F(sampler_at_ns, U32, "ns", GAUGE, PM_AGG_NONE, "from start_ns to the sampler's beginning"),
+    F(sampler_ns, U32, "ns", DURATION, PM_AGG_HIST, "the sampler; 0: not seen"),
+    F(bookkeep_at_ns, U32, "ns", GAUGE, PM_AGG_NONE, "from start_ns to the bookkeeping's beginning"),
+    F(bookkeep_ns, U32, "ns", DURATION, PM_AGG_HIST, "tokens into the runner's state; 0: not seen"),
+    F(draft_at_ns, U32, "ns", GAUGE, PM_AGG_NONE, "from start_ns to the beginning of drafting"),
+    F(draft_ns, U32, "ns", DURATION, PM_AGG_HIST, "proposing draft tokens; 0: not seen"),
 };
 #undef F
 #define F(member, type, unit, kind, doc) PM_FIELD(struct pm_worker_sync, member, type, unit, kind, PM_AGG_NONE, doc)
@@ -346,12 +352,37 @@ static void model_end_enter(struct pm_call *call)
         state.open.model_end_ns = call->enter_ns;
 }
 
+/* A part of sample_tokens: when it began and how long it took, the first time in a step. */
+static void put_part(const struct pm_call *call, uint32_t *ret_at_ns, uint32_t *ret_ns)
+{
+    if (!state.step_open || *ret_ns != 0)
+        return;
+    *ret_at_ns = span(state.open.start_ns, call->start_ns);
+    *ret_ns = span(call->start_ns, call->end_ns);
+}
+
+static void sampler_leave(struct pm_call *call)
+{
+    put_part(call, &state.open.fact.sampler_at_ns, &state.open.fact.sampler_ns);
+}
+
+static void bookkeep_leave(struct pm_call *call)
+{
+    put_part(call, &state.open.fact.bookkeep_at_ns, &state.open.fact.bookkeep_ns);
+}
+
+static void draft_leave(struct pm_call *call)
+{
+    put_part(call, &state.open.fact.draft_at_ns, &state.open.fact.draft_ns);
+}
+
 static void sync_leave(struct pm_call *call)
 {
     /* Waits for the device only where outputs are not asynchronous; finish_step learns that from
      * the output. */
     if (state.step_open)
         state.open.sync_ns = call->end_ns;
+    bookkeep_leave(call);
 }
 
 static void get_output_leave(struct pm_call *call)
@@ -399,6 +430,9 @@ static void init_enter(struct pm_call *call)
 #define model_start_enter NULL
 #define model_end_leave NULL
 #define sync_enter NULL
+#define sampler_enter NULL
+#define bookkeep_enter NULL
+#define draft_enter NULL
 #define get_output_enter NULL
 #define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
     {.module = module_,                                                                            \
