@@ -25,7 +25,7 @@ def offered(cli, *words: str) -> list[str]:
 
 def test_commands(cli):
     assert offered(cli, "") == sorted(
-        ["run", "env", "sessions", "export", "report", "doctor", "help", "--help", "--version"]
+        ["run", "env", "sessions", "export", "report", "trace", "doctor", "help", "--help", "--version"]
     )
     assert offered(cli, "se") == ["sessions"]
     assert offered(cli, "help", "do") == ["doctor"]

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from program import PROGRAM, one_sentence
 
-COMMANDS = ("run", "env", "sessions", "export", "report", "doctor", "help")
+COMMANDS = ("run", "env", "sessions", "export", "report", "trace", "doctor", "help")
 
 
 def test_all_commands_are_listed(cli):
