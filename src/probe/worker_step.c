@@ -14,6 +14,7 @@
 #include "hook/read.h"
 #include "probe/probe.h"
 #include "probe/step_facts.h"
+#include "probe/worker_now.h"
 #include "session/attrs.h"
 
 /* clang-format off */
@@ -246,6 +247,22 @@ static void finish_step(uint64_t end_ns)
     say(fact);
 }
 
+bool pm_worker_now(struct pm_worker_now *ret_now)
+{
+    if (!state.step_open)
+        return false;
+    ret_now->step = state.open.fact.step;
+    ret_now->requests = state.open.fact.requests;
+    ret_now->tokens = state.open.fact.tokens;
+    ret_now->instance = state.open.fact.instance;
+    return true;
+}
+
+uint16_t pm_worker_newest(void)
+{
+    return state.n_instances > 0 ? (uint16_t)(state.n_instances - 1) : 0;
+}
+
 static void execute_enter(struct pm_call *call)
 {
     if (state.warming_up > 0)
@@ -450,7 +467,7 @@ static const struct pm_target targets[] = {
 
 static bool enabled(const struct pm_settings *settings)
 {
-    return settings->forward_pass || settings->cpu_timing;
+    return settings->forward_pass || settings->cpu_timing || settings->cuda_graph;
 }
 
 static void reset(void)
