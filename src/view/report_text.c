@@ -212,7 +212,7 @@ static void put_forward(struct page *page, const struct pm_engine_report *engine
     snprintf(title, sizeof(title), "Forward passes, ms (%s%s)", where, clock_words(&rank->forward));
     put_heading(page, title);
     (void)pm_buf_printf(page->buf, "  %-7s%8s%9s%9s%9s%9s%9s%9s%9s\n", "phase", "count", "mean",
-                        "p50", "p90", "p95", "p99", "max", "tokens/s");
+                        "p50", "p90", "p95", "p99", "max", "tok/s");
     put_phase(page, "prefill", rank, PM_PHASE_PREFILL);
     put_phase(page, "decode", rank, PM_PHASE_DECODE);
     if (strcmp(rank->source, "histogram") == 0)
