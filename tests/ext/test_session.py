@@ -247,7 +247,8 @@ def test_a_probe_that_is_off_leaves_the_original(serve, tmp_path):
     script = FRONT_END + WORKER + "print(type(vars(Worker)['execute_model']).__name__)"
     assert serve(script).stdout.strip() != "function"
     off = {f"VLLM_PROFILING_ENABLE_{name}": "0" for name in
-           ("FORWARD_PASS_TIMING", "CPU_TIMING", "BATCH_UTILIZATION_TRACKING", "PREEMPTION_TRACKING")}  # fmt: skip
+           ("FORWARD_PASS_TIMING", "CPU_TIMING", "BATCH_UTILIZATION_TRACKING", "PREEMPTION_TRACKING",
+            "CUDA_GRAPH_TRACKING")}  # fmt: skip
     shutil.rmtree(tmp_path / "sessions")
     done = serve(script, **off)
     [record] = fake.records(the_session(tmp_path))
