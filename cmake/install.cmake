@@ -9,9 +9,6 @@
 #   bin/profilemate                           the program
 #
 # A plain install: bin/profilemate and lib/profilemate/site/.
-if(NOT TARGET profilemate OR NOT TARGET pm_extension)
-    return()
-endif()
 if(SKBUILD)
     install(PROGRAMS $<TARGET_FILE:profilemate> DESTINATION ${SKBUILD_SCRIPTS_DIR})
     install(FILES $<TARGET_FILE:pm_extension> DESTINATION ${SKBUILD_PLATLIB_DIR} RENAME _profilemate.abi3.so)

@@ -18,7 +18,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "test-logs"
-PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")  # what the extension runs on
+PYTHONS = ("3.11", "3.10", "3.12", "3.13", "3.14")  # what the extension runs on
+OLDER_PYTHONS = ("3.8", "3.9")  # on which it must keep quiet
+SANITIZED_PYTHONS = ("3.12", "3.13", "3.11", "3.10")  # the first of them runs the sanitizer builds
+# How much of it: kills of the C writer, of children that drive vLLM's scheduler, and of real servers' processes; and
+# damaged bytes tried on the reader.
+AMOUNTS = {
+    "quick": {"PM_KILLS": "1000", "PM_HARNESS_KILLS": "20", "PM_TEST_ROUNDS": "5000"},
+    "full": {"PM_KILLS": "20000", "PM_HARNESS_KILLS": "200", "PM_SERVER_KILLS": "3"},
+    "soak": {"PM_KILLS": "200000", "PM_HARNESS_KILLS": "2000", "PM_SERVER_KILLS": "60", "PM_TEST_ROUNDS": "1000000"},
+}
+# preset: the runtime that is loaded before a plain interpreter, and how it is set there
+SANITIZERS = {
+    "asan": ("libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}),
+    "tsan": ("libtsan.so", {"TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0"}),
+}
+SANITIZED_AMOUNTS = {"PM_KILLS": "500", "PM_TEST_ROUNDS": "2000"}
 JOBS = str(min(os.cpu_count() or 1, int(os.environ.get("PM_JOBS", "64"))))
 
 
@@ -176,6 +191,7 @@ class Runner:
             "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
             "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1",
             "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+            **(SANITIZED_AMOUNTS if preset in SANITIZERS else {}),
         }
         self.suite(f"unit tests in C, {preset} build", [(f"unit-{preset}", command, report, from_ctest, environment)])
 
@@ -203,20 +219,45 @@ class Runner:
         return self.venv_python or None
 
     def extension(self):
+        """The extension's tests, on each CPython by itself; where vLLM's environment has that version, in it."""
         parts = []
+        older = [path for version in OLDER_PYTHONS if (path := self.interpreter(version))]
+        vllm = self.vllm()
         for version in PYTHONS:
-            result = subprocess.run([ROOT / "scripts" / "setup-python", version], stdout=subprocess.PIPE, text=True)
-            title = f"ext-{version}"
-            if result.returncode == 3:
+            title, bare = f"ext-{version}", self.interpreter(version)
+            if bare is None:
                 self.total.skips.append((title, f"no CPython {version} on the PATH or under pyenv"))
-            elif result.returncode != 0:
-                self.broken(title, f"scripts/setup-python {version} failed")
-            else:
-                parts.append(self.pytest(title, result.stdout.strip(), "tests/ext"))
+                continue
+            python = vllm if vllm and self.version_of(vllm) == version else self.small_environment(version)
+            if python:
+                environment = {"PM_PYTHONS": os.pathsep.join([bare, *older])}
+                parts.append(self.pytest(title, python, "tests/ext", environment))
         if parts:
             self.suite("extension", parts)
         else:
             self.broken("extension", "no CPython to run it on")
+
+    @staticmethod
+    def version_of(python):
+        command = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
+        return subprocess.run(command, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    def interpreter(self, version):
+        """A bare CPython of that version; None where there is none."""
+        script = f'. scripts/lib.sh; python_named "{version}"'
+        found = subprocess.run(["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        return found.stdout.strip() if found.returncode == 0 else None
+
+    def small_environment(self, version):
+        """Its interpreter; None where there is no such CPython, "" (a failure, counted) when it cannot be made."""
+        command = [ROOT / "scripts" / "setup-python", version]
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        if result.returncode == 3:
+            return None
+        if result.returncode != 0:
+            self.broken(f"ext-{version}", f"scripts/setup-python failed; see build/setup-python-{version}.log")
+            return ""
+        return result.stdout.strip()
 
     def extension_sanitized(self, preset, library, environment):
         """The extension's tests with a sanitizer's runtime loaded before the interpreter."""
@@ -224,18 +265,17 @@ class Runner:
         found = subprocess.run([compiler, f"-print-file-name={library}"], stdout=subprocess.PIPE, text=True)
         path = found.stdout.strip()
         title = f"ext-{preset}"
-        for version in ("3.12", "3.13", "3.11", "3.10"):
-            result = subprocess.run([ROOT / "scripts" / "setup-python", version], stdout=subprocess.PIPE, text=True)
-            if result.returncode == 0:
-                break
-        else:
+        version = next(filter(self.interpreter, SANITIZED_PYTHONS), None)
+        python = self.small_environment(version) if version else None
+        if not python:
             self.total.skips.append((title, "no CPython to run it on"))
             return
         if not os.path.isabs(path):
             self.total.skips.append((title, f"{compiler} has no {library}"))
             return
         more = {"PM_BUILD": str(ROOT / "build" / preset), "PM_SANITIZED": library, "LD_PRELOAD": path, **environment}
-        self.suite(f"extension, {preset} build", [self.pytest(title, result.stdout.strip(), "tests/ext", more)])
+        more["PM_PYTHONS"] = self.interpreter(version)
+        self.suite(f"extension, {preset} build", [self.pytest(title, python, "tests/ext", more)])
 
     def main(self):
         began, mode = time.monotonic(), self.options.mode
@@ -243,13 +283,8 @@ class Runner:
             [] if mode == "quick" else ["sanitizers"]
         )
         LOGS.mkdir(parents=True, exist_ok=True)
-        if mode == "soak":
-            os.environ.setdefault("PM_SOAK", "1")
-            os.environ.setdefault("PM_KILLS", "60")
-            os.environ.setdefault("PM_HARNESS_KILLS", "2000")
-        elif mode == "quick":
-            os.environ.setdefault("PM_QUICK", "1")
-            os.environ.setdefault("PM_HARNESS_KILLS", "20")
+        for name, value in AMOUNTS[mode].items():
+            os.environ.setdefault(name, value)
 
         if self.build("release"):
             if "unit" in chosen:
@@ -260,10 +295,7 @@ class Runner:
                 if name in chosen and (python := self.vllm()):
                     self.suite(title, [self.pytest(name, python, f"tests/{name}")])
         if "sanitizers" in chosen:
-            for preset, library, environment in (
-                ("asan", "libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}),
-                ("tsan", "libtsan.so", {"TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0"}),
-            ):
+            for preset, (library, environment) in SANITIZERS.items():
                 if self.build(preset):
                     self.unit(preset)
                     self.extension_sanitized(preset, library, environment)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,6 +33,26 @@ def llama() -> Path:
 def folder(tmp_path_factory) -> Path:
     """A folder for everything that the tests of one module make."""
     return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = (
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "-w",
+        folder,
+        serving.ROOT,
+    )
+    done = subprocess.run(command, capture_output=True, text=True, env=serving.clean_environment(), timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (built,) = folder.glob("*.whl")
+    return built
 
 
 def workload(seed: int, requests: int, shared: int = 64) -> list[dict]:

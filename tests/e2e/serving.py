@@ -287,13 +287,15 @@ class Server:
             threading.Thread(target=send, args=(request,), daemon=True).start()
 
 
-def run_llm(spec: dict, environment: dict[str, str], timeout: float = 300) -> tuple[dict, str]:
+def run_llm(
+    spec: dict, environment: dict[str, str], timeout: float = 300, python: str | Path = sys.executable
+) -> tuple[dict, str]:
     """Runs offline.py (an LLM() script in a process of its own) with a specification; returns its result and stderr.
 
     The result gets its standard output, where vLLM logs, as "log". Everything it leaves running is killed; a failure
     raises with the end of its output.
     """
-    command = (sys.executable, str(HERE / "offline.py"), json.dumps(spec))
+    command = (str(python), str(HERE / "offline.py"), json.dumps(spec))
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         start_new_session=True, text=True, errors="replace",

@@ -83,7 +83,7 @@ def test_the_files_come_out_and_hold_what_was_recorded(fork_server, folder):
 VICTIMS = ("api", "engine", "worker")
 
 
-@pytest.mark.parametrize("round_", range(max(1, kills("PM_KILLS", 3) // len(VICTIMS))))
+@pytest.mark.parametrize("round_", range(max(1, kills("PM_SERVER_KILLS", 3) // len(VICTIMS))))
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_a_real_server_is_killed(victim, round_, llama, folder):
     """One process of a real server gets SIGKILL in the middle of its work; the session is complete up to then."""

@@ -31,32 +31,14 @@ def interpreter(version: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    command = (
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--disable-pip-version-check",
-        "-w",
-        folder,
-        serving.ROOT,
-    )
-    done = subprocess.run(command, capture_output=True, text=True, env=serving.clean_environment(), timeout=600)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    (built,) = folder.glob("*.whl")
-    return built
-
-
 def test_the_tag_and_the_contents(wheel):
     assert re.fullmatch(r"profilemate-[\d.]+-cp310-abi3-linux_\w+\.whl", wheel.name)
     names = set(zipfile.ZipFile(wheel).namelist())
     scripts = {name for name in names if ".data/scripts/" in name}
     assert {Path(name).name for name in scripts} == {"profilemate"}
-    outside = {name for name in names - scripts if ".dist-info/" not in name}
+    shared = {name for name in names if ".data/data/share/" in name}
+    assert {"profilemate.1", "profilemate-session.5"} <= {Path(name).name for name in shared}
+    outside = {name for name in names - scripts - shared if ".dist-info/" not in name}
     assert outside == {
         "_profilemate.abi3.so",
         "profilemate.pth",

@@ -138,8 +138,87 @@ def make_llama(folder: Path, seed: int = 20) -> None:
     weights.save(folder)
 
 
+def experts(weights: Weights, prefix: str, names: tuple[str, str, str], count: int, hidden: int, inner: int) -> None:
+    """One layer's experts, each of three matrices: gate, up and down by the model's own names."""
+    gate, up, down = names
+    for expert in range(count):
+        weights.matrix(f"{prefix}.experts.{expert}.{gate}.weight", inner, hidden)
+        weights.matrix(f"{prefix}.experts.{expert}.{up}.weight", inner, hidden)
+        weights.matrix(f"{prefix}.experts.{expert}.{down}.weight", hidden, inner)
+
+
+def make_moe(folder: Path, qwen: bool, seed: int) -> None:
+    """A Mixtral of two layers with 8 experts, 2 a token, or a Qwen3-MoE with 16 experts, 4 a token."""
+    hidden, layers, heads, kv_heads, head, inner, positions = 64, 2, 4, 2, 32, 64, 2048
+    count, top_k = (16, 4) if qwen else (8, 2)
+    ids = write_tokenizer(folder, positions)
+    common = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": hidden,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head,
+        "num_experts_per_tok": top_k,
+        "max_position_embeddings": positions,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+        "bos_token_id": ids["bos"],
+        "eos_token_id": ids["eos"],
+        "pad_token_id": ids["pad"],
+    }
+    own = (
+        {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "model_type": "qwen3_moe",
+            "num_experts": count,
+            "moe_intermediate_size": inner,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": [],
+        }
+        if qwen
+        else {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": count}
+    )
+    write_json(folder / "config.json", {**own, **common})
+    write_json(
+        folder / "generation_config.json",
+        {"bos_token_id": ids["bos"], "eos_token_id": ids["eos"], "pad_token_id": ids["pad"]},
+    )
+
+    weights = Weights(seed)
+    weights.matrix("model.embed_tokens.weight", VOCABULARY, hidden, 8.0)
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}"
+        block = f"{prefix}.mlp" if qwen else f"{prefix}.block_sparse_moe"
+        weights.ones(f"{prefix}.input_layernorm.weight", hidden)
+        attention(weights, f"{prefix}.self_attn", hidden, head, heads, kv_heads)
+        if qwen:
+            weights.ones(f"{prefix}.self_attn.q_norm.weight", head)
+            weights.ones(f"{prefix}.self_attn.k_norm.weight", head)
+        weights.ones(f"{prefix}.post_attention_layernorm.weight", hidden)
+        weights.matrix(f"{block}.gate.weight", count, hidden, 4.0)
+        names = ("gate_proj", "up_proj", "down_proj") if qwen else ("w1", "w3", "w2")
+        experts(weights, block, names, count, hidden, inner)
+    weights.ones("model.norm.weight", hidden)
+    weights.matrix("lm_head.weight", VOCABULARY, hidden, 4.0)
+    weights.save(folder)
+
+
+def make_mixtral(folder: Path) -> None:
+    make_moe(folder, qwen=False, seed=21)
+
+
+def make_qwen3_moe(folder: Path) -> None:
+    make_moe(folder, qwen=True, seed=22)
+
+
 # A new model is one function and one row here.
-MAKERS = {"llama": make_llama}
+MAKERS = {"llama": make_llama, "mixtral": make_mixtral, "qwen3-moe": make_qwen3_moe}
 
 
 def make(name: str, folder: str | Path | None = None) -> Path:
