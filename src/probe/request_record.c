@@ -18,6 +18,7 @@ static const struct pm_field queued_fields[] = {
     F(priority, I32, "", ID, "lower goes first under priority scheduling"),
     F(instance, U16, "", ID, "n-th scheduler of the process"),
     F(turn, U16, "", ID, "1; 2 and up: a streaming session goes on"),
+    F(flags, U32, "", FLAGS, "1: inside the update that gave the last output of the turn before"),
 };
 #undef F
 #define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_request_fact, member, type, unit, kind, agg, doc)
@@ -96,6 +97,7 @@ void pm_request_record_queued(struct pm_recorder *rec, struct pm_scheduler *sche
             .priority = life->priority,
             .instance = scheduler->instance,
             .turn = life->turns,
+            .flags = scheduler->in_update ? PM_QUEUED_IN_UPDATE : 0,
         };
         pm_recorder_commit(rec, fact);
     }

@@ -7,11 +7,13 @@
 #define PM_READER_FACTS_H
 
 #include "probe/step_facts.h"
+#include "session/request_facts.h"
 #include "reader/reader.h"
 
-#define PM_FACT_FIELDS_MAX 24
+#define PM_FACT_FIELDS_MAX 48
 
-/* How one schema's payload becomes one of the structs of probe/step_facts.h. */
+/* How one schema's payload becomes one of the structs of probe/step_facts.h or
+ * session/request_facts.h. */
 struct pm_fact_map {
     int schema;     /* number in the process; -1: the process has no such facts */
     bool same;      /* laid out as the struct is: one memcpy */
@@ -27,6 +29,10 @@ struct pm_fact_map {
 void pm_fact_map_sched(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_worker(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_sync(struct pm_fact_map *ret_map, const struct pm_process *process);
+void pm_fact_map_member(struct pm_fact_map *ret_map, const struct pm_process *process);
+void pm_fact_map_update(struct pm_fact_map *ret_map, const struct pm_process *process);
+void pm_fact_map_queued(struct pm_fact_map *ret_map, const struct pm_process *process);
+void pm_fact_map_request(struct pm_fact_map *ret_map, const struct pm_process *process);
 
 /* The slow way of pm_fact_take. */
 void pm_fact_take_fields(const struct pm_fact_map *map, const uint8_t *payload, void *ret_fact);

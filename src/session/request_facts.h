@@ -54,7 +54,12 @@ struct pm_request_queued {
     int32_t priority;
     uint16_t instance;
     uint16_t turn; /* 1; 2 and up: a streaming session goes on */
-    uint32_t reserved;
+    uint32_t flags; /* enum pm_queued_flags */
+};
+
+enum pm_queued_flags {
+    PM_QUEUED_IN_UPDATE = 1, /* a turn that begins as the one before ends, inside the update that
+                                gives its last output */
 };
 
 enum pm_request_state {

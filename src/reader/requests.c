@@ -1,0 +1,367 @@
+/*
+ * Walks one engine's records and hands out its requests (see requests.h). Called by the views on
+ * one thread; owns its cursor and the requests that are not over.
+ */
+#include "reader/requests.h"
+
+#include "reader/facts.h"
+#include "reader/request_track.h"
+#include "reader/steps.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct pm_requests {
+    struct pm_cursor *cursor; /* NULL: nothing to read */
+    struct pm_fact_map sched, member, update, queued, request;
+    unsigned instance;
+    struct pm_request_watch watch;
+    struct pm_track track;
+    bool at_end;
+};
+
+void pm_requests_close(struct pm_requests *requests)
+{
+    if (requests == NULL)
+        return;
+    pm_cursor_close(requests->cursor);
+    pm_track_release(&requests->track);
+    free(requests);
+}
+
+int pm_requests_open(struct pm_requests **ret_requests, const struct pm_session *session,
+                     size_t engine, const struct pm_request_watch *watch)
+{
+    const struct pm_engine *which = pm_session_engine(session, engine);
+    if (which == NULL)
+        return -PM_ENOTFOUND;
+    struct pm_requests *requests = calloc(1, sizeof(*requests));
+    if (requests == NULL)
+        return -PM_ENOMEM;
+    requests->instance = which->instance;
+    if (watch != NULL)
+        requests->watch = *watch;
+    if (which->process != NULL) {
+        pm_fact_map_sched(&requests->sched, which->process);
+        pm_fact_map_member(&requests->member, which->process);
+        pm_fact_map_update(&requests->update, which->process);
+        pm_fact_map_queued(&requests->queued, which->process);
+        pm_fact_map_request(&requests->request, which->process);
+        int rc = pm_cursor_open(&requests->cursor, which->process, PM_STREAM_CORE);
+        if (rc != 0) {
+            pm_requests_close(requests);
+            return rc;
+        }
+    }
+    *ret_requests = requests;
+    return 0;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t since(uint64_t from_ns, uint64_t to_ns)
+{
+    return from_ns != 0 && to_ns > from_ns ? to_ns - from_ns : 0;
+}
+
+static int tell(struct pm_requests *requests, struct pm_request_moment moment,
+                const struct pm_request *request)
+{
+    moment.request = request;
+    return requests->watch.moment != NULL ? requests->watch.moment(&moment, requests->watch.arg)
+                                          : 0;
+}
+
+/* The durations of one that is not over, as far as they are known. */
+static void derive(struct pm_request *request)
+{
+    struct pm_request_fact *fact = &request->fact;
+    const uint64_t came_ns = fact->arrived_ns != 0 ? fact->arrived_ns : fact->queued_ns;
+    if (request->outputs_known && fact->output_tokens == 0)
+        fact->output_tokens = (uint32_t)request->outputs;
+    fact->queue_ns = since(fact->queued_ns, fact->started_ns);
+    fact->ttft_ns = since(came_ns, fact->first_token_ns);
+    if (request->outputs_known && request->outputs > 1)
+        fact->tpot_ns = since(fact->first_token_ns, fact->last_token_ns) / (request->outputs - 1);
+}
+
+static int on_queued(struct pm_requests *requests, const uint8_t *payload)
+{
+    struct pm_request_queued fact;
+    pm_fact_take(&requests->queued, payload, &fact);
+    if (fact.instance != requests->instance)
+        return 0;
+    const char *id = pm_cursor_string(requests->cursor, fact.request);
+    struct pm_tracked *tracked = fact.turn > 1 ? pm_track_find(&requests->track, id) : NULL;
+    if (tracked != NULL)
+        pm_track_turn(&requests->track, tracked, (fact.flags & PM_QUEUED_IN_UPDATE) != 0);
+    else
+        tracked = pm_track_add(&requests->track, id);
+    if (tracked == NULL)
+        return -PM_ENOMEM;
+    struct pm_request_fact *now = &tracked->request.fact;
+    if (fact.turn <= 1) {
+        now->queued_ns = fact.at_ns;
+        now->arrived_ns = fact.arrived_ns;
+        now->state = PM_REQUEST_STATE_WAITING;
+    }
+    now->prompt_tokens = fact.prompt_tokens;
+    now->max_tokens = fact.max_tokens;
+    now->priority = fact.priority;
+    now->turns = fact.turn;
+    return 0;
+}
+
+static int on_preempted(struct pm_requests *requests, struct pm_tracked *tracked,
+                        const struct pm_step_request *fact)
+{
+    struct pm_request_fact *now = &tracked->request.fact;
+    now->preemptions++;
+    now->lost_tokens += fact->computed;
+    now->lost_blocks += fact->blocks;
+    now->preempted_ns = fact->at_ns;
+    if (now->first_preempted_ns == 0)
+        now->first_preempted_ns = fact->at_ns;
+    now->state = PM_REQUEST_STATE_AWAY;
+    pm_track_ends(&requests->track, tracked, (fact->flags & PM_REQUEST_DROPS) != 0);
+    return tell(requests,
+                (struct pm_request_moment){
+                    .kind = PM_MOMENT_PREEMPTED,
+                    .at_ns = fact->at_ns,
+                    .running_ns = since(later(now->started_ns, now->resumed_ns), fact->at_ns),
+                    .step = fact->step,
+                    .tokens = fact->computed,
+                    .blocks = fact->blocks,
+                    .reason = fact->reason,
+                },
+                &tracked->request);
+}
+
+static int on_scheduled(struct pm_requests *requests, struct pm_tracked *tracked,
+                        const struct pm_step_request *fact)
+{
+    struct pm_request_fact *now = &tracked->request.fact;
+    struct pm_request_moment moment = {
+        .kind = PM_MOMENT_STARTED,
+        .at_ns = fact->at_ns,
+        .step = fact->step,
+        .tokens = fact->computed,
+    };
+    pm_track_gives(&requests->track, tracked, fact->step, (fact->flags & PM_REQUEST_GIVES) != 0);
+    const bool was_away = now->state == PM_REQUEST_STATE_AWAY;
+    now->state = PM_REQUEST_STATE_RUNNING;
+    if (fact->event == PM_REQUEST_STARTED) {
+        now->started_ns = fact->at_ns;
+        now->cached_tokens = fact->computed;
+        now->turns = now->turns != 0 ? now->turns : 1;
+        return tell(requests, moment, &tracked->request);
+    }
+    if (!was_away)
+        return 0;
+    now->resumed_ns = fact->at_ns;
+    moment.kind = PM_MOMENT_RESUMED;
+    moment.away_ns = since(now->preempted_ns, fact->at_ns);
+    now->away_ns += moment.away_ns;
+    return tell(requests, moment, &tracked->request);
+}
+
+static int on_member(struct pm_requests *requests, const uint8_t *payload)
+{
+    struct pm_step_request fact;
+    pm_fact_take(&requests->member, payload, &fact);
+    if (fact.instance != requests->instance || fact.event == PM_REQUEST_PRESENT)
+        return 0;
+    const char *id = pm_cursor_string(requests->cursor, fact.request);
+    struct pm_tracked *tracked = pm_track_find(&requests->track, id);
+    if (tracked == NULL && fact.event == PM_REQUEST_LEFT) /* it is over: the step after tells so */
+        return 0;
+    if (tracked == NULL || (fact.event == PM_REQUEST_STARTED &&
+                            tracked->request.fact.state != PM_REQUEST_STATE_WAITING))
+        tracked = pm_track_add(&requests->track, id);
+    if (tracked == NULL)
+        return -PM_ENOMEM;
+    switch (fact.event) {
+    case PM_REQUEST_LEFT:
+        pm_track_ends(&requests->track, tracked, false);
+        return 0;
+    case PM_REQUEST_PREEMPTED:
+        return on_preempted(requests, tracked, &fact);
+    default:
+        return on_scheduled(requests, tracked, &fact);
+    }
+}
+
+static int on_update(struct pm_requests *requests, const uint8_t *payload)
+{
+    struct pm_update_step fact;
+    pm_fact_take(&requests->update, payload, &fact);
+    if (fact.instance != requests->instance || (fact.flags & PM_UPDATE_UNKNOWN_STEP) != 0 ||
+        (fact.gap_ns == 0 && fact.outputs == 0)) /* of a step without tokens */
+        return 0;
+    return pm_track_updated(&requests->track, &fact, fact.start_ns + fact.dur_ns,
+                            requests->watch.gap, requests->watch.arg);
+}
+
+/* The head of a segment tells of a request whose beginning is not in the file any more. */
+static int on_snapshot(struct pm_requests *requests, const struct pm_request_fact *fact,
+                       const char *id)
+{
+    if (pm_track_find(&requests->track, id) != NULL)
+        return 0;
+    struct pm_tracked *tracked = pm_track_add(&requests->track, id);
+    if (tracked == NULL)
+        return -PM_ENOMEM;
+    tracked->request.fact = *fact;
+    if (fact->giving == 0)
+        return 0;
+    /* Its run goes on: counted from the next update. */
+    tracked->gives_from = 0;
+    if (fact->first_token_ns != 0) {
+        tracked->run_open = true;
+        tracked->run_first = requests->track.updated > 0 ? requests->track.updated - 1 : 0;
+        tracked->run_first_ordinal = requests->track.ordinal + 1;
+    }
+    return 0;
+}
+
+/* 1: *ret_request has ended. */
+static int on_request(struct pm_requests *requests, const uint8_t *payload, bool keyframe,
+                      struct pm_request *ret_request)
+{
+    struct pm_request_fact fact;
+    pm_fact_take(&requests->request, payload, &fact);
+    if (fact.instance != requests->instance)
+        return 0;
+    const char *id = pm_cursor_string(requests->cursor, fact.request);
+    if (keyframe || fact.state != PM_REQUEST_STATE_FINISHED)
+        return on_snapshot(requests, &fact, id);
+    memset(ret_request, 0, sizeof(*ret_request));
+    struct pm_tracked *tracked = pm_track_find(&requests->track, id);
+    if (tracked != NULL) {
+        pm_track_settle(&requests->track, tracked);
+        *ret_request = tracked->request;
+        pm_track_remove(&requests->track, tracked);
+    } else {
+        memcpy(ret_request->id, id, strnlen(id, PM_REQUEST_ID_MAX - 1));
+    }
+    ret_request->fact = fact;
+    if (!ret_request->outputs_known)
+        ret_request->outputs = 0;
+    const uint64_t began_ns = later(fact.started_ns, fact.resumed_ns);
+    int rc =
+        tell(requests,
+             (struct pm_request_moment){
+                 .kind = PM_MOMENT_FINISHED,
+                 .at_ns = fact.finished_ns,
+                 .running_ns = fact.preempted_ns > began_ns ? 0 : since(began_ns, fact.finished_ns),
+                 .step = fact.step,
+                 .reason = fact.reason,
+             },
+             ret_request);
+    return rc < 0 ? rc : 1;
+}
+
+static int on_record(struct pm_requests *requests, const struct pm_record *record,
+                     struct pm_request *ret_request)
+{
+    const int schema = (int)record->schema;
+    if (schema == requests->request.schema)
+        return on_request(requests, record->payload, record->keyframe, ret_request);
+    if (record->keyframe)
+        return 0;
+    if (schema == requests->member.schema)
+        return on_member(requests, record->payload);
+    if (schema == requests->update.schema)
+        return on_update(requests, record->payload);
+    if (schema == requests->queued.schema)
+        return on_queued(requests, record->payload);
+    if (schema == requests->sched.schema) {
+        struct pm_sched_step fact;
+        pm_fact_take(&requests->sched, record->payload, &fact);
+        if (fact.instance == requests->instance && fact.tokens > 0)
+            requests->track.last = fact.step + 1;
+    }
+    return 0;
+}
+
+int pm_requests_next(struct pm_requests *requests, struct pm_request *ret_request)
+{
+    struct pm_record record;
+    int rc = 0;
+
+    while (!requests->at_end && requests->cursor != NULL &&
+           (rc = pm_cursor_next(requests->cursor, &record)) == 1) {
+        rc = on_record(requests, &record, ret_request);
+        if (rc != 0)
+            return rc;
+    }
+    if (rc < 0)
+        return rc;
+    requests->at_end = true;
+    struct pm_tracked *open = requests->track.oldest;
+    if (open == NULL)
+        return 0;
+    pm_track_settle(&requests->track, open);
+    derive(&open->request);
+    *ret_request = open->request;
+    pm_track_remove(&requests->track, open);
+    return 1;
+}
+
+/* ---- updates ---- */
+
+struct pm_updates {
+    struct pm_cursor *cursor;
+    struct pm_fact_map map;
+    unsigned instance;
+};
+
+void pm_updates_close(struct pm_updates *updates)
+{
+    if (updates == NULL)
+        return;
+    pm_cursor_close(updates->cursor);
+    free(updates);
+}
+
+int pm_updates_open(struct pm_updates **ret_updates, const struct pm_session *session,
+                    size_t engine)
+{
+    const struct pm_engine *which = pm_session_engine(session, engine);
+    if (which == NULL)
+        return -PM_ENOTFOUND;
+    struct pm_updates *updates = calloc(1, sizeof(*updates));
+    if (updates == NULL)
+        return -PM_ENOMEM;
+    updates->instance = which->instance;
+    updates->map.schema = -1;
+    if (which->process != NULL)
+        pm_fact_map_update(&updates->map, which->process);
+    if (updates->map.schema >= 0) {
+        int rc = pm_cursor_open(&updates->cursor, which->process, PM_STREAM_CORE);
+        if (rc != 0) {
+            pm_updates_close(updates);
+            return rc;
+        }
+    }
+    *ret_updates = updates;
+    return 0;
+}
+
+int pm_updates_next(struct pm_updates *updates, struct pm_update_step *ret_update)
+{
+    struct pm_record record;
+    int rc = 0;
+
+    while (updates->cursor != NULL && (rc = pm_cursor_next(updates->cursor, &record)) == 1) {
+        if ((int)record.schema != updates->map.schema || record.keyframe)
+            continue;
+        pm_fact_take(&updates->map, record.payload, ret_update);
+        if (ret_update->instance == updates->instance)
+            return 1;
+    }
+    return rc;
+}
