@@ -61,7 +61,8 @@ PyObject *pm_config_new(void);
 
 /* ---- install.c ---- */
 
-/* Makes the table of targets from the registry: once per process. -1 without memory. */
+/* Makes the table of targets from the registry: once per process. Without settings (NULL: switched
+ * off) only probes that no setting governs are on. -1 without memory. */
 int pm_install_begin(struct pm_hook *hook, const struct pm_settings *settings);
 
 /* Whether a module of this name has targets. */

@@ -18,8 +18,9 @@
 #include "session/attrs.h"
 
 #define KEY_MAX 320
+#define MORE_MAX 64 /* targets that one probe makes from the settings */
 
-enum hook_state { HOOK_WAITING, HOOK_PATCHED, HOOK_MISSING, HOOK_OFF };
+enum hook_state { HOOK_WAITING, HOOK_PATCHED, HOOK_MISSING, HOOK_REFUSED, HOOK_OFF };
 
 struct target {
     struct pm_probe_state *probe;
@@ -100,7 +101,7 @@ int pm_install_begin(struct pm_hook *owner, const struct pm_settings *settings)
 {
     size_t targets = 0;
     for (size_t p = 0; p < pm_probes_count; p++)
-        targets += pm_probes[p]->n_targets;
+        targets += pm_probes[p]->n_targets + (pm_probes[p]->more ? MORE_MAX : 0);
     table.probes = calloc(pm_probes_count, sizeof *table.probes);
     table.hooks = calloc(targets, sizeof *table.hooks);
     table.announced = calloc(pm_probes_count, sizeof *table.announced);
@@ -108,11 +109,17 @@ int pm_install_begin(struct pm_hook *owner, const struct pm_settings *settings)
         return -1;
     for (size_t p = 0; p < pm_probes_count; p++) {
         const struct pm_probe *probe = pm_probes[p];
-        bool on = !probe->enabled || probe->enabled(settings);
+        bool on = !probe->enabled || (settings && probe->enabled(settings));
         table.probes[p] = (struct pm_probe_state)PM_PROBE_STATE(probe);
         table.probes[p].armed = on;
         for (size_t t = 0; t < probe->n_targets; t++) {
             if (add_target(&table.probes[p], &probe->targets[t], on) < 0)
+                return -1;
+        }
+        size_t n_more = 0;
+        const struct pm_target *more = on && probe->more ? probe->more(settings, &n_more) : NULL;
+        for (size_t t = 0; t < n_more && t < MORE_MAX; t++) {
+            if (add_target(&table.probes[p], &more[t], true) < 0)
                 return -1;
         }
     }
@@ -134,7 +141,7 @@ bool pm_install_wants(const char *module)
 
 /* ---- the account ----------------------------------------------------------------------------- */
 
-static const char *const state_words[] = {NULL, "patched", "missing", "off"};
+static const char *const state_words[] = {NULL, "patched", "missing", "refused", "off"};
 
 static void tell(const struct hook *hook)
 {
@@ -226,37 +233,62 @@ static bool resolve(PyObject *module, const char *qualname, PyObject **ret_owner
     return false;
 }
 
-static bool add_all(const struct hook *hook, PyObject *wrapper)
+static bool accepts(const struct target *entry, PyObject *owner, PyObject *original)
+{
+    const struct pm_probe *probe = entry->probe->probe;
+    bool accepted = !probe->accepts || probe->accepts(entry->target, owner, original);
+    if (PyErr_Occurred()) {
+        pm_guard_fault(entry->probe, entry->target, "accepts");
+        accepted = false;
+    }
+    return accepted;
+}
+
+/* Which of a hook's targets may be put on an attribute, a bit each. */
+static uint64_t accepted_targets(const struct hook *hook, PyObject *owner, PyObject *original)
+{
+    uint64_t accepted = 0, bit = 1;
+    for (const struct target *entry = hook->targets; entry; entry = entry->next, bit <<= 1)
+        accepted |= accepts(entry, owner, original) ? bit : 0;
+    return accepted;
+}
+
+static bool add_all(const struct hook *hook, PyObject *wrapper, uint64_t accepted)
 {
     struct pm_wrapper_types *types = &table.owner->types;
-    for (const struct target *entry = hook->targets; entry; entry = entry->next) {
-        if (pm_wrapper_add(types, wrapper, entry->probe, entry->target) < 0)
+    for (const struct target *entry = hook->targets; entry; entry = entry->next, accepted >>= 1) {
+        if ((accepted & 1) && pm_wrapper_add(types, wrapper, entry->probe, entry->target) < 0)
             return false;
     }
     return true;
 }
 
-/* True if our wrapper is in place afterwards. */
-static bool put_wrapper(const struct hook *hook, PyObject *module)
+/* How the hook stands afterwards. */
+static enum hook_state put_wrapper(const struct hook *hook, PyObject *module)
 {
     struct pm_wrapper_types *types = &table.owner->types;
     PyObject *owner, *name;
     if (!resolve(module, hook->qualname, &owner, &name))
-        return false;
-    bool done = false;
+        return HOOK_MISSING;
     PyObject *raw = raw_attribute(owner, name);
-    if (raw && pm_wrapper_check(types, raw)) {
-        done = add_all(hook, raw); /* the same class again, under another module's name */
-    } else if (raw) {
+    PyObject *original = raw ? pm_wrapper_original(types, raw) : NULL;
+    uint64_t accepted = accepted_targets(hook, owner, original ? original : raw);
+    enum hook_state state = raw && !accepted ? HOOK_REFUSED : HOOK_MISSING;
+    if (raw && accepted && pm_wrapper_check(types, raw)) {
+        /* the same class again, under another module's name */
+        state = add_all(hook, raw, accepted) ? HOOK_PATCHED : HOOK_MISSING;
+    } else if (raw && accepted) {
         PyObject *wrapper = pm_wrapper_new(types, raw);
-        done = wrapper && add_all(hook, wrapper) && PyObject_SetAttr(owner, name, wrapper) == 0;
+        if (wrapper && add_all(hook, wrapper, accepted) &&
+            PyObject_SetAttr(owner, name, wrapper) == 0)
+            state = HOOK_PATCHED;
         Py_XDECREF(wrapper);
     }
     PyErr_Clear();
     Py_XDECREF(raw);
     Py_DECREF(owner);
     Py_DECREF(name);
-    return done;
+    return state;
 }
 
 static void call_ready(const struct hook *hook, PyObject *module)
@@ -277,7 +309,7 @@ static void install(struct hook *hook, PyObject *module)
         call_ready(hook, module);
         hook->state = HOOK_PATCHED;
     } else {
-        hook->state = put_wrapper(hook, module) ? HOOK_PATCHED : HOOK_MISSING;
+        hook->state = put_wrapper(hook, module);
     }
     if (hook->state == HOOK_PATCHED && first)
         announce(hook);

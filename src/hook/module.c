@@ -84,6 +84,23 @@ static bool activate(PyObject *module, const struct pm_gate_verdict *verdict, co
     return pm_finder_install(module, hook) == 0;
 }
 
+/* Switched off, in a command that starts a vLLM engine: of all hooks only the one on vLLM's check
+ * of environment names, so that the switch itself does not make vLLM warn, or refuse to start. */
+static void stand_by(PyObject *module)
+{
+    const char *words[PM_ARGUMENTS_MAX];
+    size_t n_words = pm_hook_arguments(words, PM_ARGUMENTS_MAX);
+    if (current || !pm_gate_command_serves(n_words, words))
+        return;
+    struct pm_hook *hook = PyModule_GetState(module);
+    hook->in_force = true;
+    if (pm_wrapper_types_init(module, &hook->types) == 0 && pm_install_begin(hook, NULL) == 0) {
+        current = hook;
+        (void)pm_finder_install(module, hook);
+    }
+    PyErr_Clear();
+}
+
 /* One of the ways in, in the copy in force; as often as there are ways. */
 static PyObject *enter(PyObject *module, const char *entry)
 {
@@ -91,7 +108,9 @@ static PyObject *enter(PyObject *module, const char *entry)
     if (pm_session_active()) {
         if (verdict.reason == PM_GATE_SWITCH_OFF)
             pm_session_mute();
-    } else if (verdict.active && !activate(module, &verdict, entry)) {
+    } else if (verdict.reason == PM_GATE_SWITCH_OFF) {
+        stand_by(module);
+    } else if (verdict.active && !current && !activate(module, &verdict, entry)) {
         PyErr_Clear();
     }
     if (current)

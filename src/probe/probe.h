@@ -31,6 +31,7 @@ struct pm_call {
     uint64_t start_ns;     /* when the original was called (after our enter) */
     uint64_t end_ns;       /* leave only: when the original returned */
     uint64_t scratch[2];   /* from enter to leave of the same target */
+    const struct pm_target *target; /* leave only: whose leave this is */
 };
 
 enum pm_target_kind {
@@ -64,11 +65,18 @@ struct pm_target {
 struct pm_probe {
     const char *name;      /* one word: file, option, test, manual and page use it */
     const char *component; /* console: "Successfully patched <component>", NULL: silent */
-    bool (*enabled)(const struct pm_settings *settings);
+    bool (*enabled)(const struct pm_settings *settings); /* NULL: on even when switched off */
     const struct pm_schema *const *schemas;
     size_t n_schemas;
     const struct pm_target *targets;
     size_t n_targets;
+    /* Further targets, made from the settings: asked once, by the installer, where the probe is on;
+     * they live as long as the process. May be NULL. */
+    const struct pm_target *(*more)(const struct pm_settings *settings, size_t *ret_n);
+    /* Asked before a target is hooked: the module or class that its name led to, and the raw
+     * attribute there, NULL where there is none. False: it is not to be hooked, and the probe has
+     * said why. May be NULL: always. */
+    bool (*accepts)(const struct pm_target *target, PyObject *owner, PyObject *original);
     void (*reset)(void);     /* forget what was learned: after fork, and for tests; may be NULL */
     pm_keyframe_fn keyframe; /* re-records what a new segment must know; may be NULL */
 };

@@ -205,8 +205,15 @@ static const struct pm_target targets[] = {
 };
 #undef T
 
+static bool enabled(const struct pm_settings *settings)
+{
+    (void)settings;
+    return true;
+}
+
 const struct pm_probe pm_probe_session = {
     .name = "session",
+    .enabled = enabled,
     .targets = targets,
     .n_targets = sizeof targets / sizeof targets[0],
 };

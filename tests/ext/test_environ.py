@@ -73,6 +73,29 @@ print(envs.environment_variables is own)
     assert done.stdout.splitlines() == ["[]", "Unknown vLLM environment variable detected: VLLM_MISTYPED", "True"]
 
 
+def test_switched_off_a_server_still_starts(python, package, tmp_path):
+    """The switch that turns us off is no unknown variable either; nothing else is hooked, nothing recorded."""
+    (tmp_path / "bin").mkdir()
+    script = tmp_path / "bin" / "vllm"
+    script.write_text("""
+import os, sys
+from vllm.platforms.interface import Platform
+from vllm.engine.arg_utils import EngineArgs
+from vllm.v1.worker.gpu_worker import Worker
+print(Platform.validate_environ(True), hasattr(Platform.validate_environ, "__wrapped__"))
+EngineArgs().create_engine_config()
+print(hasattr(Worker.execute_model, "__wrapped__"), hasattr(EngineArgs.create_engine_config, "__wrapped__"))
+print("VLLM_PROFILING_SESSION" in os.environ)
+""")
+    sessions = tmp_path / "sessions"
+    env = fake.environment(tmp_path, fake.SITE, package, VLLM_ENABLE_PROFILING="0", VLLM_PROFILING_DIR=str(sessions))
+    done = fake.run(python, [str(script), "serve", "model"], env, tmp_path)
+    assert done.stdout.splitlines() == ["[] True", "False False", "False"] and done.stderr == ""
+    assert not sessions.exists()
+    done = fake.run(python, [str(script), "collect-env"], env, tmp_path, check=False)
+    assert "VLLM_ENABLE_PROFILING" in done.stderr or "VLLM_PROFILING_DIR" in done.stderr, "no server: left alone"
+
+
 def test_several_threads_at_once(python, tmp_path):
     """They overlap inside the call; the dictionary is vLLM's own again when the last one has left."""
     text = fake.FILES["vllm/platforms/interface.py"].replace("unknown = []", "unknown = []; meeting.wait()")
