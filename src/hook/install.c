@@ -263,7 +263,7 @@ static bool add_all(const struct hook *hook, PyObject *wrapper, uint64_t accepte
     return true;
 }
 
-/* How the hook stands afterwards. */
+/* Puts the wrapper in place; how the hook stands afterwards. */
 static enum hook_state put_wrapper(const struct hook *hook, PyObject *module)
 {
     struct pm_wrapper_types *types = &table.owner->types;

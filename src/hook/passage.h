@@ -182,6 +182,7 @@ pm_passage_leave_slot(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
     struct pm_probe_state *state = slot->state;
     if (!slot->leave || !atomic_load_explicit(&state->armed, memory_order_relaxed))
         return;
+    passage->call.target = slot->target;
     here->inside = 1;
     slot->leave(&passage->call);
     here->inside = 0;

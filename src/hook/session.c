@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/custom.h"
 #include "hook/compat.h"
 #include "hook/console.h"
 #include "hook/guard.h"
@@ -50,6 +51,15 @@ static void keep_warning(const char *sentence, void *arg)
     (void)arg;
     if (session.birth.root)
         pm_console_line("[ProfileMate] %s", sentence);
+}
+
+/* The probe custom says nothing of what it leaves out but in notes. */
+static void warn_of_custom(void)
+{
+    struct pm_custom *custom = session.settings.custom[0] ? malloc(sizeof *custom) : NULL;
+    if (custom)
+        pm_custom_parse(session.settings.custom, custom, keep_warning, NULL);
+    free(custom);
 }
 
 static bool preset_is_named(void)
@@ -154,6 +164,7 @@ void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
     pm_session_settings(&session.settings, keep_warning);
     session.birth.file_mode = (uint32_t)session.settings.mode;
     (void)pm_settings_enable(NULL, NULL, keep_warning, NULL);
+    warn_of_custom();
     for (size_t p = 0; p < pm_probes_count; p++) {
         for (size_t s = 0; s < pm_probes[p]->n_schemas && session.n_schemas < SCHEMAS_MAX; s++)
             session.schemas[session.n_schemas++] = pm_probes[p]->schemas[s];

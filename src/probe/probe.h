@@ -23,14 +23,14 @@
 
 /* One call of a hooked callable, on the wrapper's C stack. args[0] is self for a method. */
 struct pm_call {
-    PyObject *const *args; /* positional, then keyword values (as vectorcall) */
-    Py_ssize_t nargs;      /* positional ones */
-    PyObject *kwnames;     /* tuple of names or NULL */
-    PyObject *result;      /* leave only, borrowed; NULL if the call raised */
-    uint64_t enter_ns;     /* CLOCK_MONOTONIC, when our enter began */
-    uint64_t start_ns;     /* when the original was called (after our enter) */
-    uint64_t end_ns;       /* leave only: when the original returned */
-    uint64_t scratch[2];   /* from enter to leave of the same target */
+    PyObject *const *args;          /* positional, then keyword values (as vectorcall) */
+    Py_ssize_t nargs;               /* positional ones */
+    PyObject *kwnames;              /* tuple of names or NULL */
+    PyObject *result;               /* leave only, borrowed; NULL if the call raised */
+    uint64_t enter_ns;              /* CLOCK_MONOTONIC, when our enter began */
+    uint64_t start_ns;              /* when the original was called (after our enter) */
+    uint64_t end_ns;                /* leave only: when the original returned */
+    uint64_t scratch[2];            /* from enter to leave of the same target */
     const struct pm_target *target; /* leave only: whose leave this is */
 };
 

@@ -30,7 +30,7 @@
 #define PM_ATTR_PARALLEL_PREFIX "parallel."
 /* setting.<field of settings.def> */
 #define PM_ATTR_SETTING_PREFIX "setting."
-/* hook.<module>:<qualname> = patched | missing | off;  fired.<module>:<qualname> = mono ns of the
+/* hook.<module>:<qualname> = patched | missing | refused | off;  fired.<module>:<qualname> = mono ns of the
  * first call */
 #define PM_ATTR_HOOK_PREFIX "hook."
 #define PM_ATTR_FIRED_PREFIX "fired."
