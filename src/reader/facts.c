@@ -6,19 +6,10 @@
 
 #include <string.h>
 
-struct member {
-    const char *name;
-    uint16_t offset;
-    uint8_t bytes;
-};
-
-#define MEMBER(type, member)                                                                       \
-    {                                                                                              \
-#member, offsetof(struct type, member), sizeof(((struct type *)0)->member)                 \
-    }
+#define MEMBER(type, member) PM_FACT_MEMBER(type, member)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-static const struct member sched_members[] = {
+static const struct pm_fact_member sched_members[] = {
     MEMBER(pm_sched_step, step),
     MEMBER(pm_sched_step, start_ns),
     MEMBER(pm_sched_step, dur_ns),
@@ -43,7 +34,7 @@ static const struct member sched_members[] = {
     MEMBER(pm_sched_step, max_tokens),
 };
 
-static const struct member worker_members[] = {
+static const struct pm_fact_member worker_members[] = {
     MEMBER(pm_worker_step, step),           MEMBER(pm_worker_step, start_ns),
     MEMBER(pm_worker_step, gpu_ns),         MEMBER(pm_worker_step, model_ns_at),
     MEMBER(pm_worker_step, pre_ns),         MEMBER(pm_worker_step, model_ns),
@@ -57,13 +48,13 @@ static const struct member worker_members[] = {
     MEMBER(pm_worker_step, draft_at_ns),    MEMBER(pm_worker_step, draft_ns),
 };
 
-static const struct member sync_members[] = {
+static const struct pm_fact_member sync_members[] = {
     MEMBER(pm_worker_sync, step),
     MEMBER(pm_worker_sync, sync_at_ns),
     MEMBER(pm_worker_sync, instance),
 };
 
-static const struct member member_members[] = {
+static const struct pm_fact_member member_members[] = {
     MEMBER(pm_step_request, step),     MEMBER(pm_step_request, at_ns),
     MEMBER(pm_step_request, request),  MEMBER(pm_step_request, tokens),
     MEMBER(pm_step_request, computed), MEMBER(pm_step_request, instance),
@@ -72,7 +63,7 @@ static const struct member member_members[] = {
     MEMBER(pm_step_request, flags),
 };
 
-static const struct member update_members[] = {
+static const struct pm_fact_member update_members[] = {
     MEMBER(pm_update_step, step),          MEMBER(pm_update_step, start_ns),
     MEMBER(pm_update_step, gap_ns),        MEMBER(pm_update_step, dur_ns),
     MEMBER(pm_update_step, instance),      MEMBER(pm_update_step, flags),
@@ -81,7 +72,7 @@ static const struct member update_members[] = {
     MEMBER(pm_update_step, drafted),       MEMBER(pm_update_step, accepted),
 };
 
-static const struct member queued_members[] = {
+static const struct pm_fact_member queued_members[] = {
     MEMBER(pm_request_queued, at_ns),      MEMBER(pm_request_queued, arrived_ns),
     MEMBER(pm_request_queued, request),    MEMBER(pm_request_queued, prompt_tokens),
     MEMBER(pm_request_queued, max_tokens), MEMBER(pm_request_queued, priority),
@@ -89,7 +80,7 @@ static const struct member queued_members[] = {
     MEMBER(pm_request_queued, flags),
 };
 
-static const struct member request_members[] = {
+static const struct pm_fact_member request_members[] = {
     MEMBER(pm_request_fact, arrived_ns),
     MEMBER(pm_request_fact, queued_ns),
     MEMBER(pm_request_fact, started_ns),
@@ -135,8 +126,8 @@ static const struct pm_field *find_field(const struct pm_schema *schema, const c
     return NULL;
 }
 
-static void make_map(struct pm_fact_map *map, const struct pm_process *process, const char *name,
-                     uint32_t bytes, const struct member *members, size_t count)
+void pm_fact_map_make(struct pm_fact_map *map, const struct pm_process *process, const char *name,
+                      uint32_t bytes, const struct pm_fact_member *members, size_t count)
 {
     *map = (struct pm_fact_map){.schema = pm_process_schema_find(process, name), .bytes = bytes};
     if (map->schema < 0)
@@ -161,44 +152,44 @@ static void make_map(struct pm_fact_map *map, const struct pm_process *process, 
 
 void pm_fact_map_sched(struct pm_fact_map *ret_map, const struct pm_process *process)
 {
-    make_map(ret_map, process, "sched_step", sizeof(struct pm_sched_step), sched_members,
-             COUNT(sched_members));
+    pm_fact_map_make(ret_map, process, "sched_step", sizeof(struct pm_sched_step), sched_members,
+                     COUNT(sched_members));
 }
 
 void pm_fact_map_worker(struct pm_fact_map *ret_map, const struct pm_process *process)
 {
-    make_map(ret_map, process, "worker_step", sizeof(struct pm_worker_step), worker_members,
-             COUNT(worker_members));
+    pm_fact_map_make(ret_map, process, "worker_step", sizeof(struct pm_worker_step), worker_members,
+                     COUNT(worker_members));
 }
 
 void pm_fact_map_sync(struct pm_fact_map *ret_map, const struct pm_process *process)
 {
-    make_map(ret_map, process, "worker_sync", sizeof(struct pm_worker_sync), sync_members,
-             COUNT(sync_members));
+    pm_fact_map_make(ret_map, process, "worker_sync", sizeof(struct pm_worker_sync), sync_members,
+                     COUNT(sync_members));
 }
 
 void pm_fact_map_member(struct pm_fact_map *ret_map, const struct pm_process *process)
 {
-    make_map(ret_map, process, "step_request", sizeof(struct pm_step_request), member_members,
-             COUNT(member_members));
+    pm_fact_map_make(ret_map, process, "step_request", sizeof(struct pm_step_request),
+                     member_members, COUNT(member_members));
 }
 
 void pm_fact_map_update(struct pm_fact_map *ret_map, const struct pm_process *process)
 {
-    make_map(ret_map, process, "update_step", sizeof(struct pm_update_step), update_members,
-             COUNT(update_members));
+    pm_fact_map_make(ret_map, process, "update_step", sizeof(struct pm_update_step), update_members,
+                     COUNT(update_members));
 }
 
 void pm_fact_map_queued(struct pm_fact_map *ret_map, const struct pm_process *process)
 {
-    make_map(ret_map, process, "request_queued", sizeof(struct pm_request_queued), queued_members,
-             COUNT(queued_members));
+    pm_fact_map_make(ret_map, process, "request_queued", sizeof(struct pm_request_queued),
+                     queued_members, COUNT(queued_members));
 }
 
 void pm_fact_map_request(struct pm_fact_map *ret_map, const struct pm_process *process)
 {
-    make_map(ret_map, process, "request", sizeof(struct pm_request_fact), request_members,
-             COUNT(request_members));
+    pm_fact_map_make(ret_map, process, "request", sizeof(struct pm_request_fact), request_members,
+                     COUNT(request_members));
 }
 
 void pm_fact_take_fields(const struct pm_fact_map *map, const uint8_t *payload, void *ret_fact)
@@ -207,8 +198,8 @@ void pm_fact_take_fields(const struct pm_fact_map *map, const uint8_t *payload, 
     for (size_t i = 0; i < map->n; i++) {
         uint64_t value = pm_field_get(map->fields[i].field, payload);
         const unsigned bytes = map->fields[i].bytes;
-        const bool is_signed = map->fields[i].field->type == PM_TYPE_I32 ||
-                               map->fields[i].field->type == PM_TYPE_I64;
+        const bool is_signed =
+            map->fields[i].field->type == PM_TYPE_I32 || map->fields[i].field->type == PM_TYPE_I64;
         if (!is_signed && bytes < 8 && value >> (8 * bytes) != 0)
             value = (1ull << (8 * bytes)) - 1; /* saturates, as the recorder does */
         memcpy((uint8_t *)ret_fact + map->fields[i].offset, &value, bytes);

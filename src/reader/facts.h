@@ -26,6 +26,24 @@ struct pm_fact_map {
     } fields[PM_FACT_FIELDS_MAX];
 };
 
+/* A member of such a struct, by the name of the field that fills it. */
+struct pm_fact_member {
+    const char *name;
+    uint16_t offset;
+    uint8_t bytes;
+};
+#define PM_FACT_MEMBER(type, member)                                                               \
+    {                                                                                              \
+        .name = #member, .offset = offsetof(struct type, member),                                  \
+        .bytes = sizeof(((struct type *)0)->member)                                                \
+    }
+
+/* The map from the schema of this name to a struct of so many bytes and members; the functions
+ * below make those of the steps and requests. */
+void pm_fact_map_make(struct pm_fact_map *ret_map, const struct pm_process *process,
+                      const char *name, uint32_t bytes, const struct pm_fact_member *members,
+                      size_t count);
+
 void pm_fact_map_sched(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_worker(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_sync(struct pm_fact_map *ret_map, const struct pm_process *process);
