@@ -106,66 +106,116 @@ static int push_call_stack(struct pm_stacks *stacks, struct pm_trace *trace, uin
     return err;
 }
 
-/* The operator of the backward pass that this is, or runs in; PM_NONE when there is none. */
-static uint32_t backward_around(const struct pm_tree *tree, uint32_t position)
+/* What torch records with RecordScope::BACKWARD_FUNCTION: nodes of the backward graph, but not the
+ * engine's call around them. The file does not say so; the id of the forward thread and the names
+ * do. */
+static bool is_backward(const struct pm_trace *trace, uint32_t row, uint32_t accumulate)
 {
-    const struct pm_trace *trace = tree->trace;
-    for (; position != PM_NONE; position = tree->parent[position]) {
-        uint32_t row = tree->event[position];
-        enum pm_trace_kind kind = pm_trace_kind_of(trace, row);
-        if (kind <= PM_KIND_ANNOTATION && (trace->events.link[row] & PM_TRACE_BACKWARD) != 0)
-            return position;
-    }
-    return PM_NONE;
+    static const char engine[] = "autograd::engine::evaluate_function: ";
+    if (pm_trace_kind_of(trace, row) > PM_KIND_ANNOTATION)
+        return false;
+    if ((trace->events.link[row] & PM_TRACE_BACKWARD) == 0)
+        return trace->events.name[row] == accumulate;
+    return strncmp(pm_trace_text(trace, trace->events.name[row]), engine, sizeof(engine) - 1) != 0;
 }
 
 struct forward {
-    uint32_t sequence, node; /* sequence number + 1 */
+    uint32_t sequence; /* number + 1 */
+    uint32_t node;
+    int64_t ts_ns;
 };
 
 static int by_sequence(const void *a, const void *b)
 {
-    uint32_t x = ((const struct forward *)a)->sequence, y = ((const struct forward *)b)->sequence;
-    return (x > y) - (x < y);
+    const struct forward *x = a, *y = b;
+    if (x->sequence != y->sequence)
+        return x->sequence < y->sequence ? -1 : 1;
+    return x->ts_ns < y->ts_ns ? -1 : x->ts_ns > y->ts_ns;
 }
 
-/* Gives operators of the backward pass the stacks of their forward operators. */
+/* The stack of the first operator with that number. */
+static uint32_t find_forward(const struct forward *list, uint32_t n, uint32_t sequence)
+{
+    uint32_t low = 0, high = n;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (list[middle].sequence < sequence)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < n && list[low].sequence == sequence && sequence != 0 ? list[low].node : PM_NONE;
+}
+
+/* Gives the backward pass the stacks of its forward operators, by sequence number
+ * (EventList._set_backward_stacktraces, but for the thread, which the file does not name). */
 static int set_backward(struct pm_stacks *stacks, const struct pm_tree *tree)
 {
     const struct pm_trace *trace = tree->trace;
-    bool any = false;
-    uint32_t n = 0;
+    uint32_t n = 0,
+             accumulate = pm_intern_find(&trace->strings, "torch::autograd::AccumulateGrad", 31);
     struct forward *forward = malloc(((size_t)tree->n + 1) * sizeof(*forward));
-    if (forward == NULL)
+    uint32_t *around = malloc(((size_t)tree->n + 1) * sizeof(*around)); /* backward node, or none */
+    if (forward == NULL || around == NULL) {
+        free(forward);
+        free(around);
         return -PM_ENOMEM;
+    }
     for (uint32_t at = 0; at < tree->n; at++) {
-        uint32_t row = tree->event[at];
-        if (pm_trace_kind_of(trace, row) > PM_KIND_ANNOTATION)
+        uint32_t row = tree->event[at], parent = tree->parent[at];
+        around[at] = is_backward(trace, row, accumulate) ? at
+                     : parent != PM_NONE                 ? around[parent]
+                                                         : PM_NONE;
+        if (around[at] != PM_NONE || pm_trace_kind_of(trace, row) > PM_KIND_ANNOTATION)
             continue;
-        uint32_t link = trace->events.link[row];
-        any = any || (link & PM_TRACE_BACKWARD) != 0;
-        if (link == 0 || (link & PM_TRACE_BACKWARD) != 0 || stacks->of[at] == PM_NONE)
-            continue;
-        /* The outermost operator with a number comes first on its thread. */
-        uint32_t parent = tree->parent[at];
-        if (parent != PM_NONE && trace->events.link[tree->event[parent]] == link)
-            continue;
-        forward[n++] = (struct forward){link, stacks->of[at]};
+        uint32_t sequence = trace->events.link[row] & ~PM_TRACE_BACKWARD;
+        if (sequence != 0)
+            forward[n++] = (struct forward){sequence, stacks->of[at], trace->events.ts_ns[row]};
     }
-    if (any) {
+    if (n > 0)
         qsort(forward, n, sizeof(*forward), by_sequence);
-        for (uint32_t at = 0; at < tree->n; at++) {
-            uint32_t backward = backward_around(tree, at);
-            if (backward == PM_NONE)
-                continue;
-            struct forward key = {trace->events.link[tree->event[backward]] & ~PM_TRACE_BACKWARD,
-                                  0};
-            const struct forward *found = bsearch(&key, forward, n, sizeof(key), by_sequence);
-            stacks->of[at] = found != NULL ? found->node : PM_NONE;
-        }
-    }
+    for (uint32_t at = 0; at < tree->n; at++)
+        if (around[at] != PM_NONE)
+            stacks->of[at] = find_forward(
+                forward, n, trace->events.link[tree->event[around[at]]] & ~PM_TRACE_BACKWARD);
     free(forward);
+    free(around);
     return 0;
+}
+
+/* The event on top of the thread's stack when each one began. Unlike in the table's tree
+ * (tree.h), an event that outlasts the one it began in is its child all the same, until that one
+ * ends (torch/csrc/profiler/collection.cpp build_tree). lowest: earliest end up the stack. */
+struct outer {
+    uint32_t position;
+    int64_t lowest;
+};
+
+static struct outer *find_outer(const struct pm_tree *tree)
+{
+    const struct pm_trace *trace = tree->trace;
+    struct outer *outer = malloc(((size_t)tree->n + 1) * sizeof(*outer));
+    uint32_t top = PM_NONE, track = PM_NONE;
+    int64_t before = INT64_MIN;
+    for (uint32_t at = 0; at < tree->n && outer != NULL; at++) {
+        uint32_t row = tree->event[at];
+        int64_t begin = trace->events.ts_ns[row], end = pm_trace_end_ns(trace, row);
+        if (pm_trace_track_of(trace, row) != track || begin < before)
+            top = PM_NONE; /* another thread */
+        track = pm_trace_track_of(trace, row);
+        before = begin;
+        if (top != PM_NONE && outer[top].lowest < begin) {
+            /* Some have ended: the outermost of them takes all inside it along. */
+            for (uint32_t up = top; up != PM_NONE; up = outer[up].position)
+                if (pm_trace_end_ns(trace, tree->event[up]) < begin)
+                    top = outer[up].position;
+        }
+        outer[at].position = top;
+        outer[at].lowest = top != PM_NONE && outer[top].lowest < end ? outer[top].lowest : end;
+        if (end > begin)
+            top = at;
+    }
+    return outer;
 }
 
 int pm_stacks_build(struct pm_stacks *stacks, const struct pm_tree *tree, bool nesting)
@@ -174,10 +224,11 @@ int pm_stacks_build(struct pm_stacks *stacks, const struct pm_tree *tree, bool n
     int err = 0;
     *stacks = (struct pm_stacks){0};
     stacks->of = malloc(((size_t)tree->n + 1) * sizeof(*stacks->of));
-    if (stacks->of == NULL)
-        return -PM_ENOMEM;
+    struct outer *outer = nesting ? NULL : find_outer(tree);
+    if (stacks->of == NULL || (outer == NULL && !nesting))
+        err = -PM_ENOMEM;
     for (uint32_t at = 0; at < tree->n && err == 0; at++) {
-        uint32_t parent = tree->parent[at], node = PM_NONE;
+        uint32_t parent = nesting ? tree->parent[at] : outer[at].position, node = PM_NONE;
         if (parent != PM_NONE) {
             uint32_t row = tree->event[parent], frame = trace->events.name[row];
             bool is_frame = nesting || pm_trace_kind_of(trace, row) == PM_KIND_PYTHON;
@@ -195,6 +246,7 @@ int pm_stacks_build(struct pm_stacks *stacks, const struct pm_tree *tree, bool n
         stacks->of[at] = node;
         stacks->any = stacks->any || node != PM_NONE;
     }
+    free(outer);
     if (err == 0 && stacks->any && !nesting)
         err = set_backward(stacks, tree);
     if (err != 0)
