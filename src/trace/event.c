@@ -1,9 +1,9 @@
 /*
  * One event (see parse.h): the hot path of the trace reader.
  *
- * It goes from quote to quote with the positions of the scan: a key is two of them, an unknown
- * value is skipped without looking at its bytes. What is used is checked; what is not used only
- * has to have its brackets and quotes in pairs. One thread.
+ * It goes from quote to quote with the positions of the scan: a key is two of them. Members have to
+ * be parted as JSON wants it; inside values that nobody uses only brackets and quotes have to come
+ * in pairs. One thread.
  */
 #include "trace/parse.h"
 
@@ -56,18 +56,60 @@ INLINE enum pm_parse_result key_at(struct cursor *c, uint32_t *ret_key, uint32_t
     return p >= c->end ? PM_PARSE_MORE : PM_PARSE_OK;
 }
 
-/* Skips the value at p: nothing to do for a number, the next position tells. */
+/* Whether all bytes from `from` to `to` are white space (or controls, which nobody minds). */
+INLINE bool is_blank(const uint8_t *text, uint32_t from, uint32_t to)
+{
+    const uint64_t high = 0x8080808080808080ull, up = 0x5F5F5F5F5F5F5F5Full;
+    for (; to - from >= 8; from += 8) {
+        uint64_t v = load8(text + from);
+        if (((v | ((v & ~high) + up)) & high) != 0)
+            return false;
+    }
+    for (; from < to; from++)
+        if (text[from] > ' ')
+            return false;
+    return true;
+}
+
+/* Whether a position is where the next member, or the end of the object, stands: behind the last
+ * value there is a comma, or for the end nothing. */
+INLINE bool is_next(const struct cursor *c, uint32_t at, uint8_t b, bool first)
+{
+    uint32_t p = c->p;
+    if (b == '"' && !first) {
+        while (is_space(c->text[p]))
+            p++;
+        if (c->text[p] != ',')
+            return false;
+        p++;
+    }
+    return p <= at && is_blank(c->text, p, at);
+}
+
+/* Skips the value at p. */
 INLINE enum pm_parse_result skip(struct cursor *c)
 {
     uint8_t first = c->text[c->p];
     if (first == '"') {
-        if (c->at[c->i + 1] >= c->end)
+        uint32_t close = c->at[c->i + 1];
+        if (close >= c->end)
             return PM_PARSE_MORE;
         c->i += 2;
+        c->p = close + 1;
         return PM_PARSE_OK;
     }
-    if (first != '{' && first != '[')
+    if (first != '{' && first != '[') {
+        uint32_t p = c->p;
+        /* Letters, digits, signs and the point. */
+        while ((c->text[p] > ',' && c->text[p] != '}' && c->text[p] != ']') || c->text[p] == '+')
+            p++;
+        if (p >= c->end)
+            return PM_PARSE_MORE;
+        if (p == c->p)
+            return PM_PARSE_BAD;
+        c->p = p;
         return PM_PARSE_OK;
+    }
     uint32_t depth = 0;
     for (;;) {
         uint32_t at = c->at[c->i];
@@ -96,6 +138,7 @@ INLINE enum pm_parse_result string_at(struct cursor *c, struct pm_span *ret, boo
     if (close >= c->end)
         return PM_PARSE_MORE;
     c->i += 2;
+    c->p = close + 1;
     *ret = (struct pm_span){open + 1, close - open - 1};
     return PM_PARSE_OK;
 }
@@ -111,40 +154,22 @@ INLINE enum pm_parse_result array_at(struct cursor *c, struct pm_span *ret, bool
     return result;
 }
 
-typedef const uint8_t *(*int_fn)(const uint8_t *p, int64_t *ret, uint64_t *odd);
-
 /* A number, also in quotes; read is pm_value_int or one like it. */
 #define NUMBER(read, dest, bit)                                                                    \
     do {                                                                                           \
         event->has &= ~(uint32_t)(bit);                                                            \
         const uint8_t *first = c->text + c->p;                                                     \
-        bool quoted = *first == '"';                                                               \
-        if (quoted || *first == '{' || *first == '[') {                                            \
+        const uint8_t *behind = read(*first == '"' ? first + 1 : first, (dest), odd);              \
+        if (behind != NULL)                                                                        \
+            event->has |= (bit);                                                                   \
+        if (behind == NULL || *first == '"') {                                                     \
             enum pm_parse_result r = skip(c);                                                      \
             if (r != PM_PARSE_OK)                                                                  \
                 return r;                                                                          \
-            if (quoted && read(first + 1, (dest), odd) != NULL)                                    \
-                event->has |= (bit);                                                               \
         } else {                                                                                   \
-            const uint8_t *behind = read(first, (dest), odd);                                      \
-            if (behind != NULL) {                                                                  \
-                c->p = (uint32_t)(behind - c->text);                                               \
-                event->has |= (bit);                                                               \
-                enum pm_parse_result r = behind_number(c);                                         \
-                if (r != PM_PARSE_OK)                                                              \
-                    return r;                                                                      \
-            }                                                                                      \
+            c->p = (uint32_t)(behind - c->text);                                                   \
         }                                                                                          \
     } while (0)
-
-/* A number ends at a comma, a bracket or white space. */
-INLINE enum pm_parse_result behind_number(struct cursor *c)
-{
-    uint8_t b = c->text[c->p];
-    if (b == ',' || b == '}' || is_space(b))
-        return PM_PARSE_OK;
-    return c->p >= c->end ? PM_PARSE_MORE : PM_PARSE_BAD;
-}
 
 #define TEXT(bit, dest, take)                                                                      \
     do {                                                                                           \
@@ -262,9 +287,12 @@ static enum pm_parse_result arguments(struct cursor *c, bool escapes, struct pm_
 {
     uint8_t room[160];
     c->i++;
-    for (;;) {
+    c->p++;
+    for (bool first = true;; first = false) {
         uint32_t at = c->at[c->i], name, len;
         uint8_t b = c->text[at];
+        if (__builtin_expect(!is_next(c, at, b, first), 0))
+            return at >= c->end ? PM_PARSE_MORE : PM_PARSE_BAD;
         if (b == '}') {
             c->i++;
             c->p = at + 1;
@@ -301,7 +329,10 @@ INLINE enum pm_parse_result raw_at(struct cursor *c, struct pm_span *ret, bool *
         p++;
     *ret = (struct pm_span){begin, p - begin};
     *ret_is = p > begin;
-    return *ret_is ? PM_PARSE_OK : skip(c);
+    if (!*ret_is)
+        return skip(c);
+    c->p = p;
+    return PM_PARSE_OK;
 }
 
 /* One member of the event. */
@@ -363,8 +394,10 @@ INLINE enum pm_parse_result rest(struct cursor *c)
         uint8_t b = c->text[at];
         if (b != '"')
             depth += (uint32_t)((b & 4) != 0 ? -1 : 1);
-        if (depth == 0)
+        if (depth == 0) {
+            c->p = at;
             return PM_PARSE_OK;
+        }
     }
 }
 
@@ -381,9 +414,14 @@ enum pm_parse_result pm_parse_event(struct pm_parse *parse, struct pm_event *eve
     event->has = 0;
     event->begin = c->at[c->i];
     c->i++;
-    for (;;) {
+    c->p = event->begin + 1;
+    for (bool first = true;; first = false) {
         uint32_t at = c->at[c->i], name, len;
         uint8_t b = c->text[at];
+        if (__builtin_expect(!is_next(c, at, b, first), 0)) {
+            result = at >= c->end ? PM_PARSE_MORE : PM_PARSE_BAD;
+            break;
+        }
         if (b == '}') {
             c->i++;
             event->end = at + 1;

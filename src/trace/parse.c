@@ -50,6 +50,8 @@ enum pm_parse_result pm_parse_skip_value(struct pm_parse *parse)
         parse->p = at[parse->i - 1] + 1;
         return PM_PARSE_OK;
     }
+    if (memchr("0123456789-tfnNIi", first, 17) == NULL)
+        return pm_parse_bad(parse, parse->p, "a value");
     uint32_t p = parse->p;
     while (p < parse->used && text[p] > ' ' && text[p] != ',' && text[p] != ']' && text[p] != '}')
         p++;
