@@ -64,12 +64,4 @@ PM_MUST_USE int pm_requests_open(struct pm_requests **ret_requests,
 PM_MUST_USE int pm_requests_next(struct pm_requests *requests, struct pm_request *ret_request);
 void pm_requests_close(struct pm_requests *requests);
 
-/* update_step facts of one engine, in order. */
-struct pm_updates;
-PM_MUST_USE int pm_updates_open(struct pm_updates **ret_updates, const struct pm_session *session,
-                                size_t engine);
-/* 1: *ret_update; 0: the end; < 0: error. */
-PM_MUST_USE int pm_updates_next(struct pm_updates *updates, struct pm_update_step *ret_update);
-void pm_updates_close(struct pm_updates *updates);
-
 #endif

@@ -277,6 +277,12 @@ static void put_worker(struct pm_step *step, const struct pm_worker_step *fact, 
     step->post_ns = fact->post_ns;
     step->sample_ns = fact->sample_ns;
     step->total_ns = fact->total_ns;
+    step->sampler_at_ns = fact->sampler_at_ns;
+    step->sampler_ns = fact->sampler_ns;
+    step->bookkeep_at_ns = fact->bookkeep_at_ns;
+    step->bookkeep_ns = fact->bookkeep_ns;
+    step->draft_at_ns = fact->draft_at_ns;
+    step->draft_ns = fact->draft_ns;
     step->runner = fact->runner;
     step->failed = (fact->flags & PM_WORKER_FAILED) != 0;
     put_forward(step, fact, sync_at_ns);

@@ -49,6 +49,8 @@ struct pm_step {
     /* from the worker */
     uint64_t worker_start_ns;
     uint32_t pre_ns, model_ns, post_ns, sample_ns, total_ns;
+    uint32_t sampler_at_ns, sampler_ns, bookkeep_at_ns, bookkeep_ns, draft_at_ns,
+        draft_ns; /* inside sample_tokens; …_at_ns after worker_start_ns */
     unsigned runner;
     bool failed;
 };
