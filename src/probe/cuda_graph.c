@@ -1,0 +1,423 @@
+/*
+ * Probe cuda_graph: from which CUDA graph each step's model was run, how much of it was padding,
+ * and which steps fell back to eager execution and why; captures are in graph_capture.c.
+ *
+ * Runs in the worker, under the GIL. Records one graph_pass per executed step with tokens where
+ * graphs are configured, one more per replay beside the step's model, and a graph_usage per graph
+ * at the head of each segment.
+ *
+ *   Worker.execute_model   opens the step (its number is the probe worker_step's)
+ *     an encoder's graph replays               → graph_pass, aside
+ *     _model_forward | pre_forward             the dispatcher's choice, read from the context
+ *       CUDAGraph.replay × pieces              the first one begins a pass, the others prolong it
+ *   … returns              → graph_pass: replayed, or eager and why
+ *   Worker.sample_tokens   replays of drafters → graph_pass, aside; closes the step
+ *
+ * A graph in pieces is counted by its first piece. CUDAGraphWrapper.__call__ itself is not hooked:
+ * it runs for every piece of every step, passes through as often as not, and decides by the same
+ * context and by the graph that capture_begin has been seen of.
+ */
+#include "hook/compat.h"
+
+#include <string.h>
+
+#include "hook/read.h"
+#include "probe/graph_capture.h"
+#include "probe/graph_read.h"
+#include "probe/probe.h"
+#include "probe/worker_now.h"
+#include "session/attrs.h"
+
+/* clang-format off */
+#define D(record, member_, type_, doc_) {.name = #member_, .type = PM_TYPE_##type_, .offset = offsetof(struct record, desc.member_), .unit = "", .kind = PM_KIND_ID, .agg = PM_AGG_NONE, .doc = doc_}
+#define DESCRIPTOR(record)                                                                  \
+    D(record, num_tokens, U32, "the descriptor's tokens"),                                  \
+    D(record, num_reqs, I32, "the descriptor's requests; -1: None"),                        \
+    D(record, num_active_loras, U16, "the descriptor's active LoRA adapters"),              \
+    D(record, variant, U16, "tells graphs apart that are alike in all the rest"),           \
+    D(record, mode, U8, "0 NONE, 1 PIECEWISE, 2 FULL, 3 an encoder's"),                     \
+    D(record, uniform, U8, "for batches whose requests have as many tokens each"),          \
+    D(record, has_lora, U8, "for batches with LoRA adapters"),                              \
+    D(record, holder, U8, "1 CUDAGraphWrapper, 2 CudaGraphManager, 3 a drafter's, 4 breakable, 5 microbatches, 6 an encoder's, 0 none or unknown")
+#define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_graph_pass, member, type, unit, kind, agg, doc)
+static const struct pm_field pass_fields[] = {
+    F(step, U64, "", ID, PM_AGG_NONE, "number of the step"),
+    F(at_ns, U64, "ns", TIME, PM_AGG_NONE, "the replay of the first piece began; eager: the model did"),
+    F(dur_ns, U32, "ns", DURATION, PM_AGG_SUM, "first piece's begin to last piece's end, host clock; 0: eager"),
+    F(launch_ns, U32, "ns", DURATION, PM_AGG_SUM, "inside the replays of its pieces alone"),
+    F(tokens, U32, "tokens", COUNT, PM_AGG_SUM, "scheduled; 0 beside the step's model"),
+    F(padding, U32, "tokens", COUNT, PM_AGG_SUM, "computed for nothing"),
+    DESCRIPTOR(pm_graph_pass),
+    F(pieces, U16, "graphs", COUNT, PM_AGG_SUM, "graph objects replayed"),
+    F(instance, U16, "", ID, PM_AGG_NONE, "n-th worker of the process"),
+    F(outcome, U8, "", ID, PM_AGG_CLASS, "0 piecewise, 1 full, 2 captured, 3 aside; eager: 4 unknown why, 5 skip_compiled, 6 no_descriptor, 7 too_large, 8 not_uniform, 9 dispatched_none, 10 not_replayed"),
+};
+#undef F
+#define F(member, type, unit, kind, doc) PM_FIELD(struct pm_graph_usage, member, type, unit, kind, PM_AGG_NONE, doc)
+static const struct pm_field usage_fields[] = {
+    F(replays, U64, "replays", GAUGE, "since the process began"),
+    DESCRIPTOR(pm_graph_usage),
+    F(instance, U16, "", ID, "n-th worker of the process"),
+};
+#undef F
+#undef DESCRIPTOR
+#undef D
+/* clang-format on */
+
+static const struct pm_schema pass_schema = {
+    .name = "graph_pass",
+    .stream = PM_STREAM_CORE,
+    .payload_bytes = sizeof(struct pm_graph_pass),
+    .classes = PM_GRAPH_OUTCOMES_COUNT,
+    .doc =
+        "How the model of each step was run where CUDA graphs are on: from which, or why eagerly.",
+    .fields = pass_fields,
+    .n_fields = sizeof pass_fields / sizeof *pass_fields,
+};
+
+static const struct pm_schema usage_schema = {
+    .name = "graph_usage",
+    .stream = PM_STREAM_CORE,
+    .payload_bytes = sizeof(struct pm_graph_usage),
+    .classes = 1,
+    .doc = "Replays of each CUDA graph so far, told again at the head of each segment.",
+    .fields = usage_fields,
+    .n_fields = sizeof usage_fields / sizeof *usage_fields,
+};
+
+static const struct pm_schema *const schemas[] = {&pm_graph_capture_schema, &pass_schema,
+                                                  &usage_schema};
+
+/* A replay that is under way: its first piece has been seen. */
+struct replay {
+    uint64_t begun_ns, ended_ns, launch_ns;
+    uint32_t entry, pieces;
+    bool open;
+    bool seen; /* the graph's capture was */
+};
+
+static struct {
+    struct pm_worker_now now; /* of the open step */
+    struct pm_graph_dispatch dispatch;
+    struct replay replay;
+    uint64_t model_ns;               /* the model began; 0: not seen */
+    uint32_t largest, largest_mixed; /* captured sizes, of … */
+    uint32_t sized_entries;          /* … this many entries of … */
+    uint16_t sized_instance;         /* … this worker */
+    uint16_t configured;             /* worker + 1 whose configuration was read; 0: none */
+    bool off;                        /* it has graphs switched off */
+    bool step_open, dispatched, model_done;
+} state;
+
+static uint32_t span(uint64_t from_ns, uint64_t to_ns)
+{
+    if (from_ns == 0 || to_ns <= from_ns)
+        return 0;
+    return to_ns - from_ns < UINT32_MAX ? (uint32_t)(to_ns - from_ns) : UINT32_MAX;
+}
+
+static void record(const struct pm_graph_pass *fact)
+{
+    struct pm_recorder *rec = pm_facts();
+    struct pm_graph_pass *room =
+        rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&pass_schema)) : NULL;
+    if (room == NULL)
+        return;
+    *room = *fact;
+    pm_recorder_commit(rec, room);
+}
+
+/* The replay that is under way has had its last piece. */
+static void finish_replay(void)
+{
+    const struct replay *replay = &state.replay;
+    if (!replay->open)
+        return;
+    state.replay.open = false;
+    struct pm_graph_entry *entry = &pm_graphs.entries[replay->entry];
+    const bool models = !state.model_done && pm_graph_is_models(&entry->desc);
+    struct pm_graph_pass fact = {
+        .step = state.now.step,
+        .at_ns = replay->begun_ns,
+        .dur_ns = span(replay->begun_ns, replay->ended_ns),
+        .launch_ns = replay->launch_ns < UINT32_MAX ? (uint32_t)replay->launch_ns : UINT32_MAX,
+        .desc = entry->desc,
+        .pieces = replay->pieces < UINT16_MAX ? (uint16_t)replay->pieces : UINT16_MAX,
+        .instance = state.now.instance,
+        .outcome = PM_GRAPH_ASIDE,
+    };
+    if (models) {
+        state.model_done = true;
+        fact.outcome = entry->desc.mode == PM_GRAPH_MODE_FULL ? PM_GRAPH_FULL : PM_GRAPH_PIECEWISE;
+        fact.tokens = state.now.tokens;
+        if (entry->desc.num_tokens > fact.tokens)
+            fact.padding = entry->desc.num_tokens - fact.tokens;
+    }
+    record(&fact); /* counted afterwards: a keyframe made by it tells what was before it */
+    entry->replays++;
+}
+
+/* Why a step was run without a graph. */
+static enum pm_graph_outcome reason(void)
+{
+    const struct pm_graph_dispatch *dispatch = &state.dispatch;
+    if (pm_captures_of_step() > 0)
+        return PM_GRAPH_CAPTURED;
+    if (state.dispatched) {
+        if (dispatch->skip_compiled)
+            return PM_GRAPH_SKIP_COMPILED;
+        if (dispatch->desc.mode != PM_GRAPH_MODE_NONE)
+            return PM_GRAPH_NOT_REPLAYED;
+        if (!dispatch->has_desc)
+            return PM_GRAPH_NO_DESCRIPTOR;
+    }
+    if (state.sized_entries != pm_graphs.n_entries || state.sized_instance != state.now.instance) {
+        pm_graphs_largest(&pm_graphs, state.now.instance, &state.largest, &state.largest_mixed);
+        state.sized_entries = pm_graphs.n_entries;
+        state.sized_instance = state.now.instance;
+    }
+    if (state.largest == 0)
+        return PM_GRAPH_EAGER;
+    if (state.now.tokens > state.largest)
+        return PM_GRAPH_TOO_LARGE;
+    if (state.now.tokens > state.largest_mixed)
+        return PM_GRAPH_NOT_UNIFORM;
+    return state.dispatched ? PM_GRAPH_DISPATCHED : PM_GRAPH_EAGER;
+}
+
+/* The step's model has been run, and no graph of its own was replayed. */
+static void record_eager(void)
+{
+    const struct pm_graph_desc none = {.num_tokens = state.now.tokens, .num_reqs = -1};
+    struct pm_graph_pass fact = {
+        .step = state.now.step,
+        .at_ns = state.model_ns,
+        .tokens = state.now.tokens,
+        .desc = state.dispatched && state.dispatch.has_desc ? state.dispatch.desc : none,
+        .instance = state.now.instance,
+        .outcome = (uint8_t)reason(),
+    };
+    if (fact.desc.num_tokens > fact.tokens)
+        fact.padding = fact.desc.num_tokens - fact.tokens;
+    record(&fact);
+}
+
+static void close_step(void)
+{
+    finish_replay();
+    if (state.step_open)
+        pm_captures_flush();
+    pm_captures_step(false, state.now.instance);
+    state.step_open = false;
+}
+
+/* What the worker's engine is configured for, read when its first step comes: by then vLLM has
+ * settled on a mode that the attention backends can do. */
+static void read_config(PyObject *worker, uint16_t instance)
+{
+    char mode[32];
+    state.configured = (uint16_t)(instance + 1);
+    state.off = false;
+    if (!pm_graph_read_config(worker, mode, sizeof mode))
+        return;
+    pm_facts_attr(PM_ATTR_CONFIG_PREFIX "cudagraph_mode", mode);
+    state.off = strcmp(mode, "NONE") == 0;
+}
+
+static void step_enter(struct pm_call *call)
+{
+    struct pm_worker_now now;
+    if (state.step_open) /* a rank whose steps end without sample_tokens */
+        close_step();
+    if (!pm_worker_now(&now))
+        return;
+    if (state.configured != now.instance + 1)
+        read_config(call->args[0], now.instance);
+    if (state.off || now.tokens == 0)
+        return;
+    state.now = now;
+    state.model_ns = 0;
+    state.step_open = true;
+    state.dispatched = state.model_done = false;
+    pm_captures_step(true, now.instance);
+}
+
+static void step_leave(struct pm_call *call)
+{
+    if (!state.step_open)
+        return;
+    finish_replay();
+    pm_captures_flush();
+    if (!state.model_done && call->result != NULL) {
+        if (state.model_ns == 0)
+            state.model_ns = call->start_ns;
+        record_eager();
+    }
+    state.model_done = true;
+    if (call->result != Py_None) /* else sample_tokens ends the step */
+        close_step();
+}
+
+static void sample_leave(struct pm_call *call)
+{
+    (void)call;
+    if (state.step_open)
+        close_step();
+}
+
+/* A dummy step of a data-parallel rank without requests: its replays are nobody's. */
+static void dummy_enter(struct pm_call *call)
+{
+    (void)call;
+    if (state.step_open)
+        close_step();
+}
+
+/* GPUModelRunner._model_forward is entered inside the forward context, KVConnector.pre_forward too
+ * but for FULL graphs. */
+static void read_dispatch(uint64_t at_ns)
+{
+    if (!state.step_open || state.model_done)
+        return;
+    if (state.model_ns == 0)
+        state.model_ns = at_ns;
+    if (!state.dispatched)
+        state.dispatched = pm_graph_read_context(&state.dispatch);
+}
+
+static void model_enter(struct pm_call *call)
+{
+    read_dispatch(call->enter_ns);
+}
+
+static void connector_leave(struct pm_call *call)
+{
+    read_dispatch(call->end_ns);
+}
+
+/* A replay of a graph whose capture was not seen, by the context in force. */
+static uint32_t unseen_entry(void)
+{
+    struct pm_graph_desc desc = state.dispatch.desc;
+    if (!state.dispatched || desc.mode == PM_GRAPH_MODE_NONE || state.model_done)
+        return PM_GRAPH_NONE;
+    desc.holder = PM_GRAPH_HOLDER_WRAPPER;
+    return pm_graphs_entry(&pm_graphs, &desc, state.now.instance);
+}
+
+/* The first piece of a graph begins a pass. */
+static void begin_replay(const struct pm_call *call, uint32_t entry, bool seen)
+{
+    finish_replay();
+    state.replay = (struct replay){
+        .begun_ns = call->start_ns,
+        .ended_ns = call->end_ns,
+        .launch_ns = call->end_ns - call->start_ns,
+        .entry = entry,
+        .pieces = 1,
+        .open = true,
+        .seen = seen,
+    };
+}
+
+static void replay_leave(struct pm_call *call)
+{
+    struct replay *replay = &state.replay;
+    if (!state.step_open || call->result == NULL)
+        return;
+    const struct pm_graph_object *object = pm_graphs_object(&pm_graphs, call->args[0]);
+    const bool seen = object != NULL;
+    if (seen && object->piece == 0 && object->entry != PM_GRAPH_NONE) {
+        begin_replay(call, object->entry, true);
+    } else if (replay->open && replay->seen == seen && (!seen || object->entry == replay->entry)) {
+        replay->pieces++;
+        replay->ended_ns = call->end_ns;
+        replay->launch_ns += call->end_ns - call->start_ns;
+    } else if (!seen && !replay->open) {
+        const uint32_t entry = unseen_entry();
+        if (entry != PM_GRAPH_NONE)
+            begin_replay(call, entry, false);
+    }
+}
+
+#define begin_enter pm_capture_begin_enter
+#define begin_leave NULL
+#define end_enter NULL
+#define end_leave pm_capture_end_leave
+#define replay_enter NULL
+#define profile_enter pm_capture_profile_enter
+#define profile_leave pm_capture_profile_leave
+#define capture_enter pm_capture_model_enter
+#define capture_leave pm_capture_model_leave
+#define manager_enter pm_capture_manager_enter
+#define manager_leave pm_capture_manager_leave
+#define breakable_enter pm_capture_breakable_enter
+#define breakable_leave pm_capture_labelled_leave
+#define ubatch_enter pm_capture_ubatch_enter
+#define ubatch_leave pm_capture_labelled_leave
+#define encoder_enter pm_capture_encoder_enter
+#define encoder_leave pm_capture_labelled_leave
+#define dummy_leave NULL
+#define sample_enter NULL
+#define model_leave NULL
+#define connector_enter NULL
+#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
+    {.module = module_,                                                                            \
+     .qualname = qualname_,                                                                        \
+     .kind = PM_TARGET_##kind_,                                                                    \
+     .flags = flags_,                                                                              \
+     .versions = versions_,                                                                        \
+     .quiet_when = quiet_when_,                                                                    \
+     .enter = hook##_enter,                                                                        \
+     .leave = hook##_leave},
+/* clang-format off */
+static const struct pm_target targets[] = {
+#include "probe/cuda_graph.def"
+    /* Also hooked by worker_step, whose rows tell doctor of them. */
+    T(step,      "vllm.v1.worker.gpu_worker",       "Worker.execute_model",          METHOD, PM_TARGET_OUTERMOST, "0.11.0+", NULL)
+    T(sample,    "vllm.v1.worker.gpu_worker",       "Worker.sample_tokens",          METHOD, PM_TARGET_OUTERMOST | PM_TARGET_OPTIONAL, "0.11.2+", NULL)
+    T(model,     "vllm.v1.worker.gpu_model_runner", "GPUModelRunner._model_forward", METHOD, PM_TARGET_OPTIONAL, "0.11.2+", NULL)
+    T(connector, "vllm.v1.worker.gpu.kv_connector", "KVConnector.pre_forward",       METHOD, PM_TARGET_OPTIONAL, "0.15.1+", NULL)
+    T(connector, "vllm.v1.worker.gpu.kv_connector", "ActiveKVConnector.pre_forward", METHOD, PM_TARGET_OPTIONAL, "0.15.1+", NULL)
+};
+/* clang-format on */
+#undef T
+
+static bool enabled(const struct pm_settings *settings)
+{
+    return settings->cuda_graph;
+}
+
+static void reset(void)
+{
+    memset(&state, 0, sizeof state);
+    pm_captures_reset();
+}
+
+static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
+{
+    (void)arg;
+    for (uint32_t i = 0; stream == PM_STREAM_CORE && i < pm_graphs.n_entries; i++) {
+        const struct pm_graph_entry *entry = &pm_graphs.entries[i];
+        struct pm_graph_usage *fact =
+            entry->replays > 0 ? pm_recorder_reserve(rec, pm_facts_schema(&usage_schema)) : NULL;
+        if (fact == NULL)
+            continue;
+        fact->replays = entry->replays;
+        fact->desc = entry->desc;
+        fact->instance = entry->instance;
+        pm_recorder_commit(rec, fact);
+    }
+}
+
+const struct pm_probe pm_probe_cuda_graph = {
+    .name = "cuda_graph",
+    .component = "torch.cuda.CUDAGraph",
+    .enabled = enabled,
+    .schemas = schemas,
+    .n_schemas = sizeof schemas / sizeof *schemas,
+    .targets = targets,
+    .n_targets = sizeof targets / sizeof *targets,
+    .reset = reset,
+    .keyframe = keyframe,
+};
