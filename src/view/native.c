@@ -30,7 +30,7 @@ static const struct pm_schema *find_table(const struct pm_session *session, cons
 int pm_native_tables(const struct pm_session *session,
                      int (*fn)(const char *name, const char *sentence, void *arg), void *arg)
 {
-    bool steps = false;
+    bool steps = false, requests = false;
 
     for (size_t p = 0; p < pm_session_process_count(session); p++) {
         const struct pm_process *process = pm_session_process(session, p);
@@ -41,15 +41,21 @@ int pm_native_tables(const struct pm_session *session,
                 continue; /* told already */
             steps = steps || strcmp(schema->name, "sched_step") == 0 ||
                     strcmp(schema->name, "worker_step") == 0;
-            if (strcmp(schema->name, PM_NATIVE_STEPS) == 0)
+            requests = requests || strcmp(schema->name, "request") == 0;
+            if (strcmp(schema->name, PM_NATIVE_STEPS) == 0 ||
+                strcmp(schema->name, PM_NATIVE_REQUESTS) == 0)
                 continue;
             int rc = fn(schema->name, schema->doc, arg);
             if (rc != 0)
                 return rc;
         }
     }
-    return steps ? fn(PM_NATIVE_STEPS, "The scheduler's and the worker's facts of each step.", arg)
+    int rc = steps
+                 ? fn(PM_NATIVE_STEPS, "The scheduler's and the worker's facts of each step.", arg)
                  : 0;
+    if (rc == 0 && requests)
+        rc = fn(PM_NATIVE_REQUESTS, "Each request's times and counts, from arrival to end.", arg);
+    return rc;
 }
 
 /* ---- rows of one table ---- */
@@ -229,6 +235,8 @@ static int put_table(struct pm_rows *rows, const struct pm_session *session, con
     rows->table = table;
     if (strcmp(table, PM_NATIVE_STEPS) == 0)
         return pm_native_steps(rows, session);
+    if (strcmp(table, PM_NATIVE_REQUESTS) == 0)
+        return pm_native_requests(rows, session);
     const struct pm_schema *columns = find_table(session, table, &first);
     if (columns == NULL)
         return -PM_ENOTFOUND;

@@ -5,6 +5,7 @@
 #include "view/native.h"
 
 #include "probe/step_facts.h"
+#include "reader/engine_facts.h"
 
 static const char *const phases[PM_PHASE_CLASSES] = {"empty", "prefill", "decode"};
 static const char *const clocks[4] = {"none", "wall", "sync", "events"};
@@ -40,12 +41,56 @@ static void put_worker(struct pm_rows *rows, const struct pm_step *s)
     put_u64(rows, "post_ns", have, s->post_ns);
     put_u64(rows, "sample_ns", have, s->sample_ns);
     put_u64(rows, "total_ns", have, s->total_ns);
+    put_u64(rows, "sampler_ns", have && s->sampler_ns != 0, s->sampler_ns);
+    put_u64(rows, "bookkeep_ns", have && s->bookkeep_ns != 0, s->bookkeep_ns);
+    put_u64(rows, "draft_ns", have && s->draft_ns != 0, s->draft_ns);
     put_u64(rows, "runner", have, s->runner);
     have ? pm_rows_bool(rows, "failed", s->failed) : pm_rows_null(rows, "failed");
 }
 
-static int put_step(struct pm_rows *rows, const struct pm_step *s, uint64_t start_ns,
-                    unsigned engine, int rank)
+/* What came out of the steps, read along with them. */
+struct updates {
+    struct pm_engine_facts *facts; /* NULL: none */
+    struct pm_update_step next;
+    bool have;
+};
+
+/* The update of a step, NULL where it is not known (yet). */
+static int find_update(struct updates *updates, uint64_t step, const struct pm_update_step **ret)
+{
+    int rc = 1;
+    *ret = NULL;
+    while (updates->facts != NULL && (!updates->have || updates->next.step < step ||
+                                      (updates->next.flags & PM_UPDATE_UNKNOWN_STEP) != 0)) {
+        rc = pm_engine_facts_next(updates->facts, &updates->next);
+        updates->have = rc == 1;
+        if (rc < 0)
+            return rc;
+        if (rc == 0)
+            break;
+    }
+    if (updates->have && updates->next.step == step)
+        *ret = &updates->next;
+    return 0;
+}
+
+static void put_update(struct pm_rows *rows, const struct pm_update_step *u)
+{
+    static const struct pm_update_step none = {0};
+    const bool have = u != NULL;
+    u = have ? u : &none;
+    put_u64(rows, "update_start_ns", have, u->start_ns);
+    put_u64(rows, "update_ns", have, u->dur_ns);
+    put_u64(rows, "outputs", have, u->outputs);
+    put_u64(rows, "output_tokens", have, u->output_tokens);
+    put_u64(rows, "finished", have && (u->flags & PM_UPDATE_LIVES) != 0, u->finished);
+    put_u64(rows, "drafted", have, u->drafted);
+    put_u64(rows, "accepted", have, u->accepted);
+}
+
+/* last_end_ns: the end of this worker's step before; 0: none. */
+static int put_step(struct pm_rows *rows, const struct pm_step *s, const struct pm_update_step *u,
+                    uint64_t start_ns, unsigned engine, int rank, uint64_t last_end_ns)
 {
     pm_rows_begin(rows);
     pm_rows_sec6(rows, "timestamp_sec", (int64_t)(s->time_ns - start_ns));
@@ -63,6 +108,9 @@ static int put_step(struct pm_rows *rows, const struct pm_step *s, uint64_t star
     pm_rows_text(rows, "forward_clock", clocks[s->forward_clock & 3]);
     put_sched(rows, s);
     put_worker(rows, s);
+    put_u64(rows, "idle_ns", s->has_worker && last_end_ns != 0,
+            s->worker_start_ns > last_end_ns ? s->worker_start_ns - last_end_ns : 0);
+    put_update(rows, u);
     return pm_rows_end(rows);
 }
 
@@ -78,14 +126,22 @@ static int put_worker_steps(struct pm_rows *rows, const struct pm_session *sessi
 
     if (pm_engine_worker(session, e, n, &process, &instance, &rank) != 0)
         rank = -1;
+    struct updates updates = {0};
+    const struct pm_update_step *update;
+    uint64_t last_end_ns = 0;
     int rc = pm_steps_open(&steps, session, e, n);
     if (rc != 0)
         return rc;
-    while ((rc = pm_steps_next(steps, &step)) == 1) {
-        rc = put_step(rows, &step, start_ns, pm_session_engine(session, e)->number, rank);
-        if (rc != 0)
-            break;
+    rc = pm_engine_facts_open(&updates.facts, session, e, PM_ENGINE_UPDATE);
+    while (rc == 0 && (rc = pm_steps_next(steps, &step)) == 1) {
+        rc = find_update(&updates, step.step, &update);
+        if (rc == 0)
+            rc = put_step(rows, &step, update, start_ns, pm_session_engine(session, e)->number,
+                          rank, last_end_ns);
+        if (step.has_worker)
+            last_end_ns = step.worker_start_ns + step.total_ns;
     }
+    pm_engine_facts_close(updates.facts);
     pm_steps_close(steps);
     return rc;
 }
@@ -97,7 +153,7 @@ int pm_native_steps(struct pm_rows *rows, const struct pm_session *session)
     if (rows->format == PM_NATIVE_CSV) {
         const struct pm_step none = {0};
         rows->header = true;
-        rc = put_step(rows, &none, 0, 0, 0);
+        rc = put_step(rows, &none, NULL, 0, 0, 0, 0);
         rows->header = false;
     }
     for (size_t e = 0; e < pm_session_engine_count(session) && rc == 0; e++) {
