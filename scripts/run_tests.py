@@ -33,7 +33,20 @@ SANITIZERS = {
     "asan": ("libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}),
     "tsan": ("libtsan.so", {"TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0"}),
 }
-SANITIZED_AMOUNTS = {"PM_KILLS": "500", "PM_TEST_ROUNDS": "2000"}
+# Tests of the extension that start a shell or close standard error, which a process does not survive that has the
+# thread sanitizer's runtime loaded before it: no fault of what is tested, the other builds run them.
+NOT_UNDER = {
+    "tsan": (
+        "test_closed_standard_error",
+        "test_the_root_writes_the_files_at_its_end",
+        "test_however_the_root_ends",
+        "test_ctrl_c",
+        "test_a_root_that_only_started_others",
+        "test_a_slow_export_is_left_running",
+        "test_under_run_the_first_server_is_the_one_that_was_meant",
+    )
+}
+SANITIZED_AMOUNTS = {"PM_KILLS": "400", "PM_TEST_ROUNDS": "2000"}
 JOBS = str(min(os.cpu_count() or 1, int(os.environ.get("PM_JOBS", "64"))))
 
 
@@ -275,7 +288,18 @@ class Runner:
             return
         more = {"PM_BUILD": str(ROOT / "build" / preset), "PM_SANITIZED": library, "LD_PRELOAD": path, **environment}
         more["PM_PYTHONS"] = self.interpreter(version)
-        self.suite(f"extension, {preset} build", [self.pytest(title, python, "tests/ext", more)])
+        left_out = NOT_UNDER.get(preset, ()) if self.runtime_breaks_shells(path) else ()
+        for test in left_out:
+            self.total.skips.append(
+                (f"{title}: {test}", f"starts a shell or closes stderr, which {library} loaded first does not survive")
+            )
+        chosen = ("-k", "not " + " and not ".join(left_out)) if left_out else ()
+        self.suite(f"extension, {preset} build", [self.pytest(title, python, "tests/ext", more, chosen)])
+
+    @staticmethod
+    def runtime_breaks_shells(path):
+        environment = {**os.environ, "LD_PRELOAD": path}
+        return subprocess.run(["/bin/sh", "-c", ":"], env=environment, stderr=subprocess.DEVNULL).returncode != 0
 
     def main(self):
         began, mode = time.monotonic(), self.options.mode
