@@ -67,7 +67,7 @@ static const char *setting(const struct pm_session *session, const char *field)
 bool pm_session_setting_on(const struct pm_session *session, const char *field, bool by_default)
 {
     const char *value = setting(session, field);
-    return value != NULL ? strcmp(value, "0") != 0 : by_default;
+    return value != NULL ? strcmp(value, "0") != 0 && value[0] != '\0' : by_default;
 }
 
 int pm_session_preset(const struct pm_session *session)

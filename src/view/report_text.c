@@ -5,6 +5,8 @@
  */
 #include "view/report_model.h"
 
+#include "view/custom.h"
+
 #include <string.h>
 
 #include "base/utf8.h"
@@ -370,6 +372,8 @@ static void put_report(struct page *page, const struct pm_report *report, bool b
         put_batches(page, engine);
         put_breakdown(page, engine);
     }
+    if (!brief)
+        (void)!pm_custom_report(report->session, page->colour, page->buf);
     if (!brief || report->sums.lost + report->sums.damaged + report->sums.faults > 0)
         put_confession(page, report);
 }

@@ -82,6 +82,15 @@ done:
     return rc;
 }
 
+/* By its default. */
+static bool is_on(const char *setting)
+{
+    for (size_t i = 0; i < pm_setting_rows_count; i++)
+        if (strcmp(pm_setting_rows[i].field, setting) == 0)
+            return pm_setting_rows[i].def[0] != '\0' && strcmp(pm_setting_rows[i].def, "0") != 0;
+    return true;
+}
+
 static int group(struct pm_seed *seed, size_t engine, unsigned n, const char *sub)
 {
     const bool samples = engine >= pm_session_engine_count(seed->session) ||
@@ -97,7 +106,7 @@ static int group(struct pm_seed *seed, size_t engine, unsigned n, const char *su
             continue;
         if ((writer->scope & PM_SEED_RANK) == 0 && !samples)
             continue;
-        if (pm_session_setting_on(seed->session, writer->setting, true))
+        if (pm_session_setting_on(seed->session, writer->setting, is_on(writer->setting)))
             rc = writer->write(seed, dir_fd, engine, n);
     }
     close(dir_fd);

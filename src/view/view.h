@@ -103,8 +103,8 @@ struct pm_hook_state {
 PM_MUST_USE int pm_hooks_collect(const struct pm_session *session, struct pm_hook_state **ret_hooks,
                                  size_t *ret_count);
 
-/* Whether the session was recorded with this setting (a BOOL field of base/settings.def) on; the
- * default when no process says. */
+/* Whether the session was recorded with this setting (a field of base/settings.def: a BOOL, or a
+ * TEXT that is empty when it is off) on; the default when no process says. */
 bool pm_session_setting_on(const struct pm_session *session, const char *field, bool by_default);
 
 /* The preset that the session was recorded with (enum pm_preset). */
