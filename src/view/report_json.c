@@ -107,6 +107,8 @@ static void put_engine(struct pm_json *json, const struct pm_engine_report *engi
     put_level(json, "batch_tokens", &engine->tokens);
     put_level(json, "running", &engine->running);
     put_level(json, "waiting", &engine->waiting);
+    pm_json_key(json, "kv_cache");
+    pm_kv_report_json(json, &engine->kv);
     pm_json_key(json, "ranks");
     pm_json_array(json);
     for (unsigned n = 0; n < engine->n_ranks; n++)

@@ -125,7 +125,7 @@ static int make_engine(struct pm_report *report, size_t e)
         for (unsigned p = 0; p < PM_FORWARD_PHASES; p++)
             pm_samples_release(&rank->forward.samples[p]);
     }
-    return 0;
+    return pm_kv_walk(session, e, NULL, NULL, &engine->kv);
 }
 
 int pm_report_make(struct pm_report *ret_report, const struct pm_session *session)

@@ -6,6 +6,7 @@
 #define PM_VIEW_REPORT_MODEL_H
 
 #include "view/common.h"
+#include "view/kv.h"
 
 /* Where a worker's time went, sums in ns over its steps with tokens, by the host's clock. */
 struct pm_breakdown {
@@ -42,6 +43,7 @@ struct pm_engine_report {
     uint64_t prefill_tokens, recompute_tokens, decode_tokens, spec_tokens;
     uint64_t preempted_steps; /* with tokens computed again */
     struct pm_level requests, tokens, running, waiting;
+    struct pm_kv_sums kv;
 };
 
 struct pm_report {

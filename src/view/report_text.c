@@ -371,6 +371,10 @@ static void put_report(struct page *page, const struct pm_report *report, bool b
         put_ranks(page, engine);
         put_batches(page, engine);
         put_breakdown(page, engine);
+        if (engine->kv.steps > 0) {
+            put_heading(page, "KV cache");
+            pm_kv_report_text(page->buf, &engine->kv);
+        }
     }
     if (!brief)
         (void)!pm_custom_report(report->session, page->colour, page->buf);

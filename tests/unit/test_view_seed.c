@@ -10,11 +10,32 @@
 #include "base/settings.h"
 #include "view/view.h"
 
+/* A session with every probe off but the one for forward passes. */
+static void open_forward(struct mk *mk, const char *dir, uint64_t ceiling_bytes)
+{
+    static const struct {
+        const char *field, *suffix;
+    } settings[] = {
+#define X(field, type, suffix, ...) {#field, suffix},
+#include "base/settings.def"
+#undef X
+    };
+    mk_open(mk, dir, ceiling_bytes, false);
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        char key[96];
+        snprintf(key, sizeof key, "setting.%s", settings[i].field);
+        if (strncmp(settings[i].suffix, "ENABLE_", 7) == 0 ||
+            strcmp(settings[i].field, "custom") == 0)
+            pm_recorder_attr(mk->rec, key,
+                             strcmp(settings[i].field, "forward_pass") == 0 ? "1" : "0");
+    }
+}
+
 /* One process that schedules and works: 2 prefills, 3 decodes, an empty step. */
 static void make_small(struct mk *mk, const char *dir, const char *preset)
 {
     static const uint32_t model_ns[] = {45230400, 20000000, 12450000, 12500500, 0, 13000000};
-    mk_open(mk, dir, 64u << 20, false);
+    open_forward(mk, dir, 64u << 20);
     pm_recorder_identify(mk->rec, PM_ROLE_ENGINE | PM_ROLE_WORKER, 0, 0);
     pm_recorder_attr(mk->rec, "setting.preset", preset);
     pm_recorder_attr(mk->rec, "setting.forward_pass", "1");
@@ -223,7 +244,7 @@ static void a_probe_that_is_off_has_no_files(void **state)
     (void)state;
 
     mk_folder(dir, sizeof dir);
-    mk_open(&mk, dir, 64u << 20, false);
+    open_forward(&mk, dir, 64u << 20);
     pm_recorder_attr(mk.rec, "setting.forward_pass", "0");
     mk_worker(&mk, mk_worker_of(0, 0, 1, 1000));
     mk_close(&mk, 77, 1, MK_START_MONO, true);
@@ -261,7 +282,7 @@ static void passes_without_a_time_have_empty_fields(void **state)
     (void)state;
 
     mk_folder(dir, sizeof dir);
-    mk_open(&mk, dir, 64u << 20, false);
+    open_forward(&mk, dir, 64u << 20);
     struct pm_worker_step fact = mk_worker_of(0, 0, 3, 90000);
     fact.flags |= PM_WORKER_DEVICE | PM_WORKER_ASYNC; /* its output never became known */
     mk_worker(&mk, fact);
@@ -289,14 +310,14 @@ static void other_ranks_have_their_own_folders(void **state)
 
     mk_folder(dir, sizeof dir);
     for (int engine = 0; engine < 2; engine++) {
-        mk_open(&mk, dir, 64u << 20, false);
+        open_forward(&mk, dir, 64u << 20);
         pm_recorder_identify(mk.rec, PM_ROLE_ENGINE, engine, -1);
         pm_recorder_attr(mk.rec, "parallel.tensor", "1");
         pm_recorder_attr(mk.rec, "parallel.pipeline", "2"); /* rank 1 samples */
         mk_sched(&mk, mk_sched_of(0, 0, 1));
         mk_close(&mk, 20 + (uint32_t)engine, 1, MK_START_MONO + (uint64_t)engine, true);
         for (int rank = 0; rank < 2; rank++) {
-            mk_open(&mk, dir, 64u << 20, false);
+            open_forward(&mk, dir, 64u << 20);
             pm_recorder_identify(mk.rec, PM_ROLE_WORKER, engine, rank);
             mk_worker(&mk, mk_worker_of(0, 0, 1, (uint32_t)(1000000 * (1 + 2 * engine + rank))));
             mk_close(&mk, (uint32_t)(30 + 2 * engine + rank), 20 + (uint32_t)engine,
@@ -324,7 +345,7 @@ static void old_steps_that_went_are_in_the_summary(void **state)
     (void)state;
 
     mk_folder(dir, sizeof dir);
-    mk_open(&mk, dir, 1u << 20, false);
+    open_forward(&mk, dir, 1u << 20);
     pm_recorder_identify(mk.rec, PM_ROLE_WORKER, 0, 0);
     for (uint64_t step = 0; step < 20000; step++) {
         mk_worker(&mk, mk_worker_of(step, 0, 1, 1000000 + (uint32_t)step * 100));
