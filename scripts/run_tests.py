@@ -18,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "test-logs"
+# Those that pytest runs with vLLM's interpreter: the folder under tests/, and what it is called.
+SUITES = (("repo", "repository"), ("cli", "program"), ("docs", "documents"), ("e2e", "real vLLM"))
 PYTHONS = ("3.11", "3.10", "3.12", "3.13", "3.14")  # what the extension runs on
 OLDER_PYTHONS = ("3.8", "3.9")  # on which it must keep quiet
 SANITIZED_PYTHONS = ("3.12", "3.13", "3.11", "3.10")  # the first of them runs the sanitizer builds
@@ -303,7 +305,7 @@ class Runner:
 
     def main(self):
         began, mode = time.monotonic(), self.options.mode
-        chosen = self.options.suite or ["repo", "unit", "ext", "cli", "e2e"] + (
+        chosen = self.options.suite or ["repo", "unit", "ext", "cli", "docs", "e2e"] + (
             [] if mode == "quick" else ["sanitizers"]
         )
         LOGS.mkdir(parents=True, exist_ok=True)
@@ -315,7 +317,7 @@ class Runner:
                 self.unit("release")
             if "ext" in chosen:
                 self.extension()
-            for name, title in (("repo", "repository"), ("cli", "program"), ("e2e", "real vLLM")):
+            for name, title in SUITES:
                 if name in chosen and (python := self.vllm()):
                     self.suite(title, [self.pytest(name, python, f"tests/{name}")])
         if "sanitizers" in chosen:
@@ -344,7 +346,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./test", description="Builds ProfileMate and runs its tests.")
     parser.add_argument("mode", nargs="?", choices=("full", "quick", "soak"), default="full")
     parser.add_argument(
-        "--suite", action="append", choices=("repo", "unit", "ext", "cli", "e2e", "sanitizers"),
+        "--suite", action="append", choices=("repo", "unit", "ext", "cli", "docs", "e2e", "sanitizers"),
         help="only this one (may be repeated)",
     )  # fmt: skip
     return Runner(parser.parse_args()).main()
