@@ -5,6 +5,7 @@
  *   doctor_command.c  a command line: which Python runs it, what the gate decides
  *   doctor_setup.c    settings, where sessions go, the clock
  *   doctor_python.c   which Python and vLLM, how the extension gets in, which hooks exist
+ *   doctor_custom.c   hooks of the user's own (VLLM_PROFILING_CUSTOM)
  *   doctor_session.c  a session: which hooks fired, what was lost, how its processes ended
  */
 #ifndef PM_CMD_DOCTOR_H
@@ -13,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/custom.h"
 #include "base/error.h"
 #include "cmd/place.h"
 
@@ -91,6 +93,20 @@ void pm_doctor_output(struct pm_findings *findings);
 
 /* doctor_python.c */
 void pm_doctor_python(struct pm_findings *findings, const struct pm_subject *subject);
+
+/* doctor_custom.c */
+struct pm_answers;
+struct pm_session;
+struct pm_hook_state;
+void pm_doctor_custom_setting(struct pm_findings *findings, const struct pm_settings *settings);
+/* The custom hooks of the environment, NULL: none. Free them with free(). */
+struct pm_custom *pm_doctor_custom_asked(void);
+/* Whether they exist: from the answers to their names. */
+void pm_doctor_custom_python(struct pm_findings *findings, const struct pm_custom *custom,
+                             const struct pm_answers *answers);
+/* What became of them in a session, whose hooks stand in states. */
+void pm_doctor_custom_session(struct pm_findings *findings, const struct pm_session *session,
+                              const struct pm_hook_state *states, size_t count);
 
 /* doctor_session.c. -PM_E… with a sentence when the session cannot be read. */
 PM_MUST_USE int pm_doctor_session(struct pm_findings *findings, const struct pm_place *place,

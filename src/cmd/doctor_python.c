@@ -377,19 +377,25 @@ void pm_doctor_python(struct pm_findings *findings, const struct pm_subject *sub
 {
     struct pm_answers answers;
     struct pm_error err = {""};
-    const char **targets = calloc(pm_hook_rows_count + 1, sizeof(targets[0]));
+    struct pm_custom *custom = pm_doctor_custom_asked();
+    const size_t n_custom = custom != NULL ? custom->count : 0;
+    const char **targets = calloc(pm_hook_rows_count + n_custom + 1, sizeof(targets[0]));
     findings->section = "Python";
     if (targets == NULL) {
         findings->failed = true;
+        free(custom);
         return;
     }
     for (size_t i = 0; i < pm_hook_rows_count; i++)
         targets[i] = pm_hook_rows[i].target;
+    for (size_t i = 0; i < n_custom; i++)
+        targets[pm_hook_rows_count + i] = custom->hooks[i].name;
     int error = pm_ask(subject->python, subject->flags, subject->n_flags, targets,
-                       pm_hook_rows_count, &answers, &err);
+                       pm_hook_rows_count + n_custom, &answers, &err);
     free(targets);
     if (error != 0) {
         pm_find(findings, PM_MARK_PROBLEM, "python", NULL, "%s", err.text);
+        free(custom);
         return;
     }
     if (check_python(findings, &answers))
@@ -399,5 +405,7 @@ void pm_doctor_python(struct pm_findings *findings, const struct pm_subject *sub
             pm_find(findings, PM_MARK_WARNING, "python-trouble", NULL,
                     "a part of this check failed in Python: %s", answers.lines[i].value[1]);
     check_vllm(findings, &answers);
+    pm_doctor_custom_python(findings, custom, &answers);
+    free(custom);
     pm_answers_release(&answers);
 }

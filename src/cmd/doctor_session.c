@@ -96,6 +96,7 @@ static int check_hooks(struct pm_findings *findings, const struct pm_session *se
                 "-- COMMAND`",
                 "no process says that it patched anything: vLLM was not imported, or by a process "
                 "that ProfileMate is not in");
+    pm_doctor_custom_session(findings, session, states, count);
     free(states);
     return 0;
 }

@@ -106,6 +106,7 @@ void pm_doctor_settings(struct pm_findings *findings)
     findings->section = "Settings";
     pm_settings_read(&settings, NULL, NULL, malformed, findings);
     (void)pm_settings_enable(NULL, NULL, malformed, findings);
+    pm_doctor_custom_setting(findings, &settings);
     for (char **word = environ; *word != NULL; word++) {
         char name[128];
         size_t bytes = strcspn(*word, "=");

@@ -84,7 +84,7 @@ static void custom_leave(struct pm_call *call)
 
 static void PM_PRINTF(2, 3) note(const struct pm_custom_hook *hook, const char *format, ...)
 {
-    char key[PM_CUSTOM_NAME_MAX + 32], why[320], text[PM_CUSTOM_NAME_MAX + 352];
+    char key[PM_CUSTOM_NAME_MAX + 32], why[512], text[PM_CUSTOM_NAME_MAX + 544];
     va_list args;
     snprintf(key, sizeof key, PM_ATTR_NOTE_PREFIX "custom.%s", hook->name);
     va_start(args, format);
@@ -140,7 +140,7 @@ static bool derives_from(PyObject *class, const char *module, const char *name)
     return found;
 }
 
-/* The base that has an attribute which the class itself lacks; *out: "pkg.mod:Base". */
+/* The base that has an attribute which the class itself lacks; out: "pkg.mod:Base.attribute". */
 static bool inherited_from(PyObject *class, const char *attribute, char *out, size_t size)
 {
     static struct pm_name n_mro = PM_NAME("__mro__"), n_dict = PM_NAME("__dict__");
@@ -158,7 +158,7 @@ static bool inherited_from(PyObject *class, const char *attribute, char *out, si
         found = value != NULL && pm_read_text(base, &n_module, module, sizeof module, NULL) &&
                 pm_read_text(base, &n_qualname, qualname, sizeof qualname, NULL);
         if (found)
-            snprintf(out, size, "%s:%s", module, qualname);
+            snprintf(out, size, "%s:%s.%s", module, qualname, attribute);
         Py_XDECREF(value);
         Py_XDECREF(dict);
     }
@@ -184,7 +184,7 @@ static bool accepts(const struct pm_target *target, PyObject *owner, PyObject *o
     const struct pm_custom_hook *hook =
         &state.setting->hooks[state.hook_of[(size_t)(target - state.targets)]];
     const char *last = strrchr(hook->qualname, '.');
-    char base[260];
+    char base[400];
     last = last != NULL ? last + 1 : hook->qualname;
     if (original == NULL) {
         if (PyType_Check(owner) && inherited_from(owner, last, base, sizeof base))
