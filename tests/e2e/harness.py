@@ -10,6 +10,8 @@ mapping that survives a SIGKILL at any moment (class Truth), and a JSON summary 
     python tests/e2e/harness.py --steps 500 --num-blocks 40 --truth FILE
     python tests/e2e/harness.py --serve          reads {"spawn": [options]} lines, forks a child for each
 
+The model runner is the one that vLLM chooses: with the environment of serving.newer_runner() the newer one.
+
 `--serve` imports vLLM once, so that a kill test pays the seven seconds of the import only once.
 """
 
@@ -194,57 +196,109 @@ def make_config(opts: argparse.Namespace):
     return config, cache
 
 
-def make_worker(config, opts: argparse.Namespace):
-    """A real worker object whose model runner is a stand-in."""
-    from vllm.distributed import parallel_state
-    from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
+class StandIn:
+    """The part of a stand-in model runner that both kinds share: no model, seeded tokens."""
+
+    def __init__(self, opts: argparse.Namespace):
+        self.random = random.Random(opts.seed)
+        self.pause = opts.model_us / 1e6
+        self.kv_caches = [None]
+        self.is_pooling_model = False
+        self.scheduled = None
+
+    def model(self, **_inputs):
+        if self.pause:
+            time.sleep(self.pause)
+
+    def sampled(self):
+        """The step's output as a ModelRunnerOutput; a request whose prompt is not through yet gets no token."""
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        output, self.scheduled = self.scheduled, None
+        ids = list(output.num_scheduled_tokens)
+        tokens = [[] if output.unfinished_prefill[rid] else [self.random.randrange(3, VOCABULARY)] for rid in ids]
+        return ModelRunnerOutput(
+            req_ids=ids, req_id_to_index={rid: i for i, rid in enumerate(ids)}, sampled_token_ids=tokens
+        )
+
+
+def older_runner(opts: argparse.Namespace):
+    """A GPUModelRunner of gpu_model_runner.py with that one's own _model_forward, on a model that does nothing."""
+    from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT
     from vllm.v1.utils import record_function_or_nullcontext
-    from vllm.v1.worker.cpu_worker import CPUWorker
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
-    from vllm.v1.worker.gpu_worker import Worker
 
-    class Runner(GPUModelRunner):
-        """Calls the runner's own _model_forward, on a model that returns at once."""
-
-        def __init__(self):  # not the real one, which would load a model
-            self.random = random.Random(opts.seed)
-            self.pause = opts.model_us / 1e6
-            self.kv_caches = [None]
-            self.state = None
-            self.ended: set[str] = set()
-
-        def model(self, **_inputs):
-            if self.pause:
-                time.sleep(self.pause)
-
+    class Runner(StandIn, GPUModelRunner):
         def execute_model(self, scheduler_output, intermediate_tensors=None):
             with record_function_or_nullcontext("gpu_model_runner: preprocess"):
-                self.partial = {new.req_id: len(new.prompt_token_ids) for new in scheduler_output.scheduled_new_reqs}
+                self.scheduled = scheduler_output
             if not scheduler_output.total_num_scheduled_tokens:
                 return EMPTY_MODEL_RUNNER_OUTPUT
             with record_function_or_nullcontext("gpu_model_runner: forward"):
                 self._model_forward()
             with record_function_or_nullcontext("gpu_model_runner: postprocess"):
-                self.state = scheduler_output
-            return None
+                return None
 
         def sample_tokens(self, grammar_output):
             with record_function_or_nullcontext("gpu_model_runner: sample"):
-                scheduler_output, self.state = self.state, None
-                ids = list(scheduler_output.num_scheduled_tokens)
-                tokens = [
-                    [] if scheduler_output.unfinished_prefill[rid] else [self.random.randrange(3, VOCABULARY)]
-                    for rid in ids
-                ]
-            return ModelRunnerOutput(
-                req_ids=ids, req_id_to_index={rid: i for i, rid in enumerate(ids)}, sampled_token_ids=tokens
-            )
+                return self.sampled()
+
+    return Runner(opts)
+
+
+def newer_runner(opts: argparse.Namespace):
+    """A GPUModelRunner of gpu/model_runner.py: its step timing, its connector that does nothing, its AsyncOutput."""
+    import numpy
+    from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT
+    from vllm.v1.worker.gpu.async_utils import AsyncOutput, StepTimingCollector
+    from vllm.v1.worker.gpu.kv_connector import KVConnector
+    from vllm.v1.worker.gpu.model_runner import GPUModelRunner
+
+    class Event:
+        def synchronize(self):
+            pass
+
+    class Runner(StandIn, GPUModelRunner):
+        def execute_model(self, scheduler_output, intermediate_tensors=None, dummy_run=False):
+            self.scheduled = scheduler_output
+            if not scheduler_output.total_num_scheduled_tokens:
+                return EMPTY_MODEL_RUNNER_OUTPUT
+            self.step_timing.forward_start()
+            self.kv_connector.pre_forward(scheduler_output)
+            self.model()
+            self.step_timing.forward_end()
+            self.kv_connector.finish_forward()
+            return None
+
+        def sample_tokens(self, grammar_output):
+            # What AsyncOutput's own constructor leaves behind, without its copies from a device.
+            made = object.__new__(AsyncOutput)
+            made.model_runner_output = self.sampled()
+            tokens = made.model_runner_output.sampled_token_ids
+            made.sampled_token_ids = numpy.array([row or [-1] for row in tokens], dtype=numpy.int64)
+            made.num_sampled_tokens_np = numpy.array([len(row) for row in tokens], dtype=numpy.int64)
+            made.copy_event = Event()
+            made.sampling_mask_tensors = made.num_nans = made.logprobs_tensors = None
+            made.pending_aux_output = made._has_fault = None
+            made.prompt_logprobs_dict, made.prompt_token_id_logprobs_dict = {}, {}
+            return made
+
+    runner = Runner(opts)
+    runner.step_timing, runner.kv_connector = StepTimingCollector(), KVConnector()
+    return runner
+
+
+def make_worker(config, opts: argparse.Namespace):
+    """A real worker object whose model runner is a stand-in, of the kind that vLLM chose."""
+    from vllm.distributed import parallel_state
+    from vllm.v1.worker.cpu_worker import CPUWorker
+    from vllm.v1.worker.gpu_worker import Worker
 
     class StandInWorker(CPUWorker):
         def __init__(self):
             # Worker's own, past CPUWorker's binding of memory and cores.
             Worker.__init__(self, config, local_rank=0, rank=0, distributed_init_method="", is_driver_worker=True)
-            self.model_runner = Runner()
+            self.model_runner = (newer_runner if config.use_v2_model_runner else older_runner)(opts)
 
     parallel_state._PP = OneRank()
     worker = StandInWorker()
@@ -357,6 +411,8 @@ class Harness:
         return result
 
     def update(self, output, result) -> None:
+        if hasattr(result, "get_output"):
+            result = result.get_output()
         self.scheduler.update_from_output(output, result)
         self.generated += sum(map(len, result.sampled_token_ids))
         for rid in [rid for rid in output.num_scheduled_tokens if rid not in self.scheduler.requests]:
@@ -385,6 +441,7 @@ class Harness:
     def summary(self) -> dict:
         return {
             "pid": os.getpid(),
+            "runner": type(self.worker.model_runner).__mro__[2].__module__,
             "steps": self.step,
             "generated_tokens": self.generated,
             "requests": {rid: vars(known) for rid, known in self.known.items()},

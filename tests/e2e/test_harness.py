@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import driving
 import pytest
 import results
+import serving
 
 CASES = {
     "chunked": [],
@@ -17,6 +18,9 @@ CASES = {
     "preemptions-uncached": ["--num-blocks", "40", "--requests", "150", "--no-prefix-caching"],
     "async": ["--async-scheduling", "--requests", "120"],
     "async-preemptions": ["--async-scheduling", "--num-blocks", "40", "--requests", "150"],
+    "newer-chunked": ["--shared-prefix", "100"],
+    "newer-preemptions": ["--num-blocks", "40", "--requests", "150"],
+    "newer-async-preemptions": ["--async-scheduling", "--num-blocks", "40", "--requests", "150"],
     "wide": ["--max-num-seqs", "256", "--concurrency", "256", "--requests", "400", "--max-num-batched-tokens", "2048",
              "--num-blocks", "8000"],
 }  # fmt: skip
@@ -49,26 +53,29 @@ BY_HAND_ROWS = [("prefill", 1, 8), ("prefill", 2, 7), ("decode", 2, 2), ("decode
 
 @pytest.fixture(scope="module")
 def driven(folder):
-    """All cases, each in a child of one fork server: engines of one session."""
-    server = driving.ForkServer(driving.environment(folder / "sessions"))
-    runs, pids = {}, {}
-    try:
-        for name, arguments in [*CASES.items(), ("by-hand", BY_HAND)]:
-            runs[name], pids[name] = server.run(folder / name, arguments)
-    finally:
-        server.close()
-    session = results.only_session(folder / "sessions")
-    results.profilemate("export", "--quiet", session)
-    engines = {row["pid"]: row["engine"] for row in results.native(session, "sched_step")}
-    steps: dict[int, list[dict]] = {}
-    for row in results.native(session, "steps"):
-        steps.setdefault(row["engine"], []).append(row)
-    return {
-        name: SimpleNamespace(
-            run=runs[name], steps=steps[engines[pids[name]]], rows=rows_of(session, engines[pids[name]])
-        )
-        for name in runs
-    }
+    """All cases, each in a child of a fork server (one per model runner): engines of one session."""
+    found = {}
+    for runner in ("older", "newer"):
+        sessions = folder / f"sessions-{runner}"
+        environment = driving.environment(sessions)
+        server = driving.ForkServer(serving.newer_runner(environment) if runner == "newer" else environment)
+        runs, pids = {}, {}
+        try:
+            for name, arguments in [*CASES.items(), ("by-hand", BY_HAND)]:
+                if name.startswith("newer-") == (runner == "newer"):
+                    runs[name], pids[name] = server.run(folder / name, arguments)
+        finally:
+            server.close()
+        session = results.only_session(sessions)
+        results.profilemate("export", "--quiet", session)
+        engines = {row["pid"]: row["engine"] for row in results.native(session, "sched_step")}
+        steps: dict[int, list[dict]] = {}
+        for row in results.native(session, "steps"):
+            steps.setdefault(row["engine"], []).append(row)
+        for name, run in runs.items():
+            engine = engines[pids[name]]
+            found[name] = SimpleNamespace(run=run, steps=steps[engine], rows=rows_of(session, engine))
+    return found
 
 
 def rows_of(session, engine: int) -> list[dict[str, str]]:
@@ -85,6 +92,8 @@ def test_the_case_is_what_it_is_called(case):
     """Guards the other tests, and checks that the harness's own account adds up."""
     total = {key: sum(row[key] for row in case.run.rows) for key in case.run.rows[0]}
     assert len(case.run.rows) >= 50
+    newer = case.name.startswith("newer-")
+    assert case.run.summary["runner"] == f"vllm.v1.worker.{'gpu.model_runner' if newer else 'gpu_model_runner'}"
     assert (total["preempted"] > 0) == ("preemptions" in case.name)
     assert total["recompute_tokens"] > 0 or "preemptions" not in case.name
     assert total["prefix_hit_tokens"] > 0 or case.name != "prefix-hits"
