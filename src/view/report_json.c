@@ -1,6 +1,7 @@
 /*
  * A report as one JSON object, for scripts. Called by `report --json`.
  */
+#include "view/graph.h"
 #include "view/report_model.h"
 
 #include <string.h>
@@ -90,7 +91,8 @@ static void put_level(struct pm_json *json, const char *key, const struct pm_lev
     pm_json_end(json);
 }
 
-static void put_engine(struct pm_json *json, const struct pm_engine_report *engine)
+static void put_engine(struct pm_json *json, const struct pm_session *session, size_t e,
+                       const struct pm_engine_report *engine)
 {
     pm_json_object(json);
     put_u64(json, "engine", engine->number);
@@ -109,6 +111,8 @@ static void put_engine(struct pm_json *json, const struct pm_engine_report *engi
     put_level(json, "waiting", &engine->waiting);
     pm_json_key(json, "kv_cache");
     pm_kv_report_json(json, &engine->kv);
+    pm_json_key(json, "cuda_graphs");
+    (void)!pm_graph_report_json(session, e, engine->sampler, json);
     pm_json_key(json, "ranks");
     pm_json_array(json);
     for (unsigned n = 0; n < engine->n_ranks; n++)
@@ -142,7 +146,7 @@ static void put_report(struct pm_json *json, const struct pm_report *report)
     pm_json_key(json, "engines");
     pm_json_array(json);
     for (size_t e = 0; e < report->n_engines; e++)
-        put_engine(json, &report->engines[e]);
+        put_engine(json, session, e, &report->engines[e]);
     pm_json_end(json);
     pm_json_key(json, "hooks");
     pm_json_object(json);
