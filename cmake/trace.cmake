@@ -18,6 +18,8 @@ if(PM_ISAL)
     endif()
 endif()
 target_link_libraries(pm_trace PUBLIC pm_base)
+# Sums of the times in a damaged file may overflow: then they wrap, and nothing else happens.
+target_compile_options(pm_trace PRIVATE -fwrapv)
 
 # What links the views (the program, the unit tests) gets the trace room with them.
 get_target_property(pm_view_type pm_view TYPE)

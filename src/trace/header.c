@@ -14,8 +14,9 @@ static bool is(const struct pm_parse *parse, struct pm_span key, const char *nam
 static int64_t whole_number(struct pm_parse *parse)
 {
     int64_t value = 0;
+    uint64_t odd = 0; /* not counted: what is not whole yet is read again */
     const uint8_t *p = parse->text + parse->p;
-    if (pm_value_int(*p == '"' ? p + 1 : p, &value, &parse->trace->odd_numbers) == NULL)
+    if (pm_value_int(*p == '"' ? p + 1 : p, &value, &odd) == NULL)
         return 0;
     return value;
 }

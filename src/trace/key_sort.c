@@ -131,6 +131,7 @@ static int compare(const void *a, const void *b, void *arg)
 void pm_keys_sort(struct pm_keys *keys, enum pm_key_sort by)
 {
     struct order order = {keys, by};
-    qsort_r(keys->rows, keys->n, sizeof(*keys->rows), compare, &order);
+    if (keys->n > 0)
+        qsort_r(keys->rows, keys->n, sizeof(*keys->rows), compare, &order);
     memset(keys->table, 0, ((size_t)keys->mask + 1) * sizeof(*keys->table));
 }

@@ -435,7 +435,8 @@ static int store_row(struct pm_parse *parse, const struct pm_event *event, enum 
         return err;
     uint32_t row = events->n++;
     events->ts_ns[row] = event->ts_ns;
-    events->dur_ns[row] = (has & PM_HAS_DUR) != 0 && event->dur_ns > 0 ? event->dur_ns : 0;
+    int64_t dur = (has & PM_HAS_DUR) != 0 && event->dur_ns > 0 ? event->dur_ns : 0;
+    events->dur_ns[row] = dur < PM_TRACE_MAX_NS / 2 ? dur : PM_TRACE_MAX_NS / 2;
     events->name[row] = name;
     events->where[row] = (uint32_t)kind << PM_TRACE_TRACK_BITS | track;
     events->ext[row] = ext;

@@ -18,6 +18,9 @@
 #include "trace/intern.h"
 #include "trace/source.h"
 
+/* Times beyond this, 146 years either way, are taken for this; durations for half of it. */
+#define PM_TRACE_MAX_NS ((int64_t)1 << 62)
+
 /* What an event is, by its category ("cat"), as libkineto's ActivityType.cpp names them. */
 enum pm_trace_kind {
     PM_KIND_OTHER,          /* an unknown category: counted as an operator */

@@ -156,7 +156,7 @@ const uint8_t *pm_value_us(const uint8_t *p, int64_t *ret_ns, uint64_t *odd)
     unsigned n;
     bool negative = *p == '-';
     const uint8_t *end = digits(p + (negative ? 1 : 0), &whole, &n);
-    if (n > 0 && whole < 9200000000000000ull) {
+    if (n > 0 && whole < (uint64_t)PM_TRACE_MAX_NS / 1000) {
         uint64_t ns = whole * 1000;
         if (*end == '.' && is_digit(end[1])) {
             uint32_t scale = 100;
@@ -179,8 +179,14 @@ const uint8_t *pm_value_us(const uint8_t *p, int64_t *ret_ns, uint64_t *odd)
     }
     double real;
     end = general(p, &real, odd);
-    if (end != NULL)
-        *ret_ns = clamp(isnan(real) ? 0 : round(real * 1000), odd);
+    if (end == NULL)
+        return NULL;
+    if (fabs(real) * 1000 < (double)PM_TRACE_MAX_NS || isnan(real)) {
+        *ret_ns = isnan(real) ? 0 : (int64_t)round(real * 1000);
+        return end;
+    }
+    *odd += !isinf(real); /* infinities were counted above */
+    *ret_ns = real < 0 ? -PM_TRACE_MAX_NS : PM_TRACE_MAX_NS;
     return end;
 }
 
