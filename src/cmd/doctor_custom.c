@@ -17,7 +17,7 @@
 
 static void tell(const char *sentence, void *arg)
 {
-    pm_find(arg, PM_MARK_PROBLEM, "custom-hook", ADVICE_NAME, "%s", sentence);
+    pm_find(arg, PM_MARK_PROBLEM, "custom-hook", "correct VLLM_PROFILING_CUSTOM", "%s", sentence);
 }
 
 /* The setting in the environment; NULL where there is none. Free it with free(). */
