@@ -31,6 +31,11 @@ add_executable(make_session ${CMAKE_SOURCE_DIR}/tests/cli/make_session.c)
 target_link_libraries(make_session PRIVATE pm_recorder pm_session pm_base Threads::Threads)
 set_target_properties(make_session PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
+# What the trace reader has of a file, for the comparison with Python's json (tests/cli/test_trace_json.py).
+add_executable(dump_trace ${CMAKE_SOURCE_DIR}/tests/cli/dump_trace.c)
+target_link_libraries(dump_trace PRIVATE pm_trace)
+set_target_properties(dump_trace PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
 # Fuzz targets, only when asked for, with clang: see tests/fuzz.
 option(PM_FUZZ "Build the libFuzzer targets (clang)" OFF)
 if(PM_FUZZ)

@@ -178,7 +178,7 @@ static int begin_events(struct copy *copy)
     return err != 0 ? err : put(copy, object, sizeof(object) - 1);
 }
 
-static int copy_event(struct pm_parse *parse, const struct pm_event *event)
+static int copy_event(struct pm_parse *parse, struct pm_event *event)
 {
     struct copy *copy = parse->arg;
     uint64_t ordinal = parse->trace->all_events;

@@ -119,6 +119,12 @@ static enum pm_parse_result at_start(struct pm_parse *parse)
 
 static bool key_is(const struct pm_parse *parse, struct pm_span key, const char *name)
 {
+    uint8_t plain[128];
+    if (parse->scan.backslash && key.len <= sizeof(plain) &&
+        memchr(parse->text + key.at, '\\', key.len) != NULL) {
+        size_t n = pm_value_unescape(parse->text + key.at, key.len, plain);
+        return n == strlen(name) && memcmp(plain, name, n) == 0;
+    }
     return key.len == strlen(name) && memcmp(parse->text + key.at, name, key.len) == 0;
 }
 
@@ -154,7 +160,10 @@ static enum pm_parse_result at_key(struct pm_parse *parse)
     uint8_t first = parse->text[parse->p];
     if (first == '[' && key_is(parse, key, "traceEvents")) {
         /* A second one replaces the first, as it would in Python. */
-        parse->trace->events.n = parse->kept_from;
+        struct pm_trace *trace = parse->trace;
+        trace->events.n = 0;
+        trace->all_events = trace->flow_events = trace->incomplete = 0;
+        memset(trace->counted, 0, sizeof(trace->counted));
         parse->state = PM_IN_EVENTS;
         parse->i++;
         parse->whole = ++parse->p;

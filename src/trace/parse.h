@@ -79,7 +79,7 @@ struct pm_parse;
 typedef int (*pm_parse_member_fn)(struct pm_parse *parse, uint32_t begin, uint32_t end);
 
 /* Called for every event of the file, in order. 0 or -PM_E…, which ends the parse. */
-typedef int (*pm_parse_event_fn)(struct pm_parse *parse, const struct pm_event *event);
+typedef int (*pm_parse_event_fn)(struct pm_parse *parse, struct pm_event *event);
 
 enum pm_parse_state {
     PM_AT_START,
@@ -112,7 +112,6 @@ struct pm_parse {
     bool array_only; /* the file is an array of events, without an object around it */
     bool events_done;
     uint64_t last_whole; /* offset in the JSON behind the last whole event */
-    uint32_t kept_from;  /* events of the trace when traceEvents began */
 
     const char *expected; /* of PM_PARSE_BAD */
     uint32_t bad_at;
@@ -159,7 +158,7 @@ const uint8_t *pm_value_double(const uint8_t *p, double *ret, uint64_t *odd);
 size_t pm_value_unescape(const uint8_t *text, size_t n, uint8_t *out);
 
 /* store.c: into the columns of parse->trace; a pm_parse_event_fn. */
-int pm_store_event(struct pm_parse *parse, const struct pm_event *event);
+int pm_store_event(struct pm_parse *parse, struct pm_event *event);
 /* The number of the string with escapes taken out. */
 int pm_store_string(struct pm_parse *parse, struct pm_span span, uint32_t *ret);
 

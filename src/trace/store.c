@@ -92,11 +92,22 @@ const char *pm_kind_name(enum pm_trace_kind kind)
     return names[kind];
 }
 
-static enum pm_trace_kind find_kind(const struct pm_parse *parse, const struct pm_event *event)
+/* A short string whose escapes, if there are any, are taken out into room. */
+static const uint8_t *plain(const struct pm_parse *parse, struct pm_span *span, uint8_t room[256])
 {
+    const uint8_t *bytes = bytes_of(parse, *span);
+    if (!parse->scan.backslash || span->len > 256 || memchr(bytes, '\\', span->len) == NULL)
+        return bytes;
+    span->len = (uint32_t)pm_value_unescape(bytes, span->len, room);
+    return room;
+}
+
+static enum pm_trace_kind find_kind(const struct pm_parse *parse, struct pm_event *event)
+{
+    uint8_t room[256];
     if ((event->has & PM_HAS_CAT) == 0)
         return PM_KIND_CPU_OP;
-    const uint8_t *cat = bytes_of(parse, event->cat);
+    const uint8_t *cat = plain(parse, &event->cat, room);
     for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++)
         if (cat[0] == (uint8_t)kinds[k].cat[0] && strlen(kinds[k].cat) == event->cat.len &&
             memcmp(cat, kinds[k].cat, event->cat.len) == 0)
@@ -448,12 +459,15 @@ static int store_row(struct pm_parse *parse, const struct pm_event *event, enum 
     return 0;
 }
 
-int pm_store_event(struct pm_parse *parse, const struct pm_event *event)
+int pm_store_event(struct pm_parse *parse, struct pm_event *event)
 {
     struct pm_trace *trace = parse->trace;
-    uint8_t ph =
-        (event->has & PM_HAS_PH) != 0 && event->ph.len == 1 ? *bytes_of(parse, event->ph) : 0;
+    uint8_t ph = 0, room[256];
     enum pm_trace_kind kind;
+    if ((event->has & PM_HAS_PH) != 0) {
+        const uint8_t *bytes = plain(parse, &event->ph, room);
+        ph = event->ph.len == 1 ? *bytes : 0;
+    }
     if (ph == 's' || ph == 't' || ph == 'f') {
         trace->flow_events++;
         return 0;
