@@ -9,6 +9,7 @@
 #include "base/number.h"
 #include "session/hist.h"
 #include "view/detail.h"
+#include "view/frontend.h"
 #include "view/seed.h"
 
 static const pm_cpu_open_fn openers[] = {
@@ -117,7 +118,8 @@ int pm_cpu_walk(const struct pm_session *session, size_t engine, unsigned n,
 
     memset(ret_sums, 0, sizeof(*ret_sums));
     ret_sums->recycled = pm_engine_recycled(session, engine) != NULL ||
-                         pm_worker_recycled(session, engine, n) != NULL;
+                         pm_worker_recycled(session, engine, n) != NULL ||
+                         pm_frontend_recycled(session, engine, n);
     if (file != NULL)
         rc = pm_buf_add_text(&file->buf, "timestamp_sec,operation,duration_ms,context\n");
     if (rc != 0)
@@ -193,6 +195,10 @@ int pm_cpu_stats(const struct pm_session *session, size_t engine, unsigned n,
                 *ret_source = "histogram";
         }
     }
+    for (unsigned i = 0; i < sums->n && pm_frontend_recycled(session, engine, n); i++)
+        if (pm_frontend_stats(session, engine, n, sums->operations[i].operation,
+                              &sums->operations[i].stats))
+            *ret_source = "histogram";
     if (have_engine)
         pm_totals_free(&of_engine);
     if (have_worker)
