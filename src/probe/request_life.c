@@ -3,6 +3,8 @@
  * vLLM calls exactly once for each, however it ends: at its last token, aborted by a client that
  * hangs up, or before it ever ran.
  *
+ * vLLM's front end looks for stop strings itself and then aborts the request: here it was aborted.
+ *
  * Engine core, scheduling thread, under the GIL. What lies between is told by the probes sched_step
  * and update_step (request_follow.c); the records are made in request_record.c. Reads a request's
  * attributes twice in its life, never its prompt or its tokens.
@@ -160,6 +162,21 @@ static void free_enter(struct pm_call *call)
                       pm_life_output_tokens(request));
 }
 
+/* False: the request is a streaming session's, whose turn is over; the session may go on. */
+static void stop_leave(struct pm_call *call)
+{
+    PyObject *request = pm_call_arg(call, 1, &n_request); /* borrowed */
+    if (call->result != Py_False || request == NULL)
+        return;
+    PyObject *key = pm_read_attr(request, &n_request_id);
+    struct pm_scheduler *scheduler = pm_scheduler_of(call->args[0]);
+    struct pm_member *member = key != NULL ? pm_members_find(&scheduler->members, key) : NULL;
+    Py_XDECREF(key);
+    if (member != NULL)
+        pm_life_turn_ends(scheduler, member);
+}
+
+#define stop_enter NULL
 #define add_leave NULL
 #define free_leave NULL
 #define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \

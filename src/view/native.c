@@ -66,7 +66,7 @@ struct place {
 };
 
 /* The places of one process, by instance. A process has few; the first one stands for others. */
-#define PLACES_MAX 16
+#define PLACES_MAX 256
 struct places {
     unsigned count;
     struct {
