@@ -17,18 +17,20 @@ extern char **environ;
 
 static struct doctor_options {
     const char *python, *dir;
-    bool json;
+    bool json, all;
 } options;
 
 static const struct pm_option option_table[] = {
     {0, "python", PM_OPTION_TEXT, "EXE", &options.python,
      "the Python that runs vLLM (default: the one of COMMAND, else python3)"},
     {0, "dir", PM_OPTION_TEXT, "DIR", &options.dir, "look for SESSION here"},
-    {0, "json", PM_OPTION_FLAG, "", &options.json, "one JSON document on stdout"},
+    {'a', "all", PM_OPTION_FLAG, "", &options.all,
+     "name also the hooks that are as they should be"},
+    {0, "json", PM_OPTION_FLAG, "", &options.json, "one JSON document on stdout, of all"},
 };
 static const char *const synopsis[] = {
-    "[--python=EXE] [--json] [-- COMMAND [ARGUMENT]...]",
-    "[--json] [--dir=DIR] SESSION",
+    "[--python=EXE] [--all|--json] [-- COMMAND [ARGUMENT]...]",
+    "[--all|--json] [--dir=DIR] SESSION",
     NULL,
 };
 static const char *const examples[] = {
@@ -133,6 +135,14 @@ const struct pm_hook_row pm_hook_rows[] = {
 };
 const size_t pm_hook_rows_count = sizeof(pm_hook_rows) / sizeof(pm_hook_rows[0]);
 
+bool pm_hook_row_repeats(size_t i)
+{
+    for (size_t k = 0; k < i; k++)
+        if (strcmp(pm_hook_rows[k].target, pm_hook_rows[i].target) == 0)
+            return true;
+    return false;
+}
+
 int pm_version_compare(const char *a, const char *b)
 {
     for (int part = 0; part < 3; part++) {
@@ -159,6 +169,30 @@ static const char *mark_name(enum pm_mark mark)
     return names[mark];
 }
 
+/* A hook that needs no attention: dozens of them in a session, which is one line but for --all. */
+static bool is_quiet_hook(const struct pm_finding *finding)
+{
+    return !options.all && strcmp(finding->id, "hook") == 0 && finding->mark <= PM_MARK_NOTE;
+}
+
+/* The one line, or two, for the quiet hooks of the section that begins with findings->list[i]. */
+static void sum_up_hooks(const struct pm_findings *findings, size_t i, char *fine, char *note,
+                         size_t size)
+{
+    const char *section = findings->list[i].section;
+    size_t counts[2] = {0, 0};
+    for (; i < findings->count && strcmp(findings->list[i].section, section) == 0; i++)
+        if (is_quiet_hook(&findings->list[i]))
+            counts[findings->list[i].mark == PM_MARK_NOTE]++;
+    fine[0] = note[0] = '\0';
+    if (counts[0] > 0)
+        snprintf(fine, size, "%zu hook%s called", counts[0], counts[0] == 1 ? " was" : "s were");
+    if (counts[1] > 0)
+        snprintf(note, size,
+                 "%zu hook%s not called, or not in this vLLM: normal here, --all says why",
+                 counts[1], counts[1] == 1 ? " was" : "s were");
+}
+
 static void print_text(const struct pm_findings *findings)
 {
     static const char *const marks[] = {[PM_MARK_FINE] = "✓",
@@ -171,16 +205,26 @@ static void print_text(const struct pm_findings *findings)
                                            [PM_MARK_PROBLEM] = PM_RED};
     const char *plain = pm_style(stdout, PM_PLAIN);
     const char *section = "";
+    char sums[2][128] = {"", ""}; /* of the quiet hooks: fine, note; "" once printed */
     for (size_t i = 0; i < findings->count; i++) {
         const struct pm_finding *finding = &findings->list[i];
+        const char *text = finding->text;
         if (strcmp(section, finding->section) != 0) {
             section = finding->section;
             printf("%s%s%s%s\n", i > 0 ? "\n" : "", pm_style(stdout, PM_BOLD), section, plain);
+            sum_up_hooks(findings, i, sums[0], sums[1], sizeof(sums[0]));
         }
+        char *sum = is_quiet_hook(finding) ? sums[finding->mark == PM_MARK_NOTE] : NULL;
+        if (sum != NULL && sum[0] == '\0')
+            continue;
+        if (sum != NULL)
+            text = sum;
         printf("  %s%s%s ", pm_style(stdout, styles[finding->mark]), marks[finding->mark], plain);
-        pm_print_clean(stdout, finding->text);
+        pm_print_clean(stdout, text);
+        if (sum != NULL)
+            sum[0] = '\0';
         putchar('\n');
-        if (finding->advice != NULL) {
+        if (finding->advice != NULL && sum == NULL) {
             fputs("      → ", stdout);
             pm_print_clean(stdout, finding->advice);
             putchar('\n');

@@ -59,6 +59,9 @@ struct pm_hook_row {
 };
 extern const struct pm_hook_row pm_hook_rows[];
 extern const size_t pm_hook_rows_count;
+/* Whether an earlier row is of the same place in vLLM: several probes may hook one, which is told
+ * once. */
+bool pm_hook_row_repeats(size_t i);
 
 /* Compares two versions by their first three numbers: < 0, 0, > 0. "0.12.0+" is 0.12.0. */
 int pm_version_compare(const char *a, const char *b);

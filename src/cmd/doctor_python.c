@@ -333,7 +333,7 @@ static void check_hooks(struct pm_findings *findings, const struct pm_answers *a
             if (strcmp(answers->lines[k].key, "hook") == 0 &&
                 strcmp(answers->lines[k].value[0], pm_hook_rows[i].target) == 0)
                 answer = answers->lines[k].value[1];
-        if (answer == NULL)
+        if (answer == NULL || pm_hook_row_repeats(i))
             continue;
         asked++;
         hook_finding(findings, &pm_hook_rows[i], answer, version, &found);

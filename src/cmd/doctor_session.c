@@ -85,6 +85,8 @@ static int check_hooks(struct pm_findings *findings, const struct pm_session *se
     bool steps = has_core_facts(session);
     for (size_t i = 0; count > 0 && i < pm_hook_rows_count; i++) {
         const struct pm_hook_state *state = NULL;
+        if (pm_hook_row_repeats(i))
+            continue;
         for (size_t k = 0; k < count && state == NULL; k++)
             if (strcmp(states[k].target, pm_hook_rows[i].target) == 0)
                 state = &states[k];

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from program import PROGRAM, ROOT, SITE, one_sentence
 
-TARGETS = [
-    match
+# Each place once, however many probes hook it.
+TARGETS = {
+    match[:2]: match
     for file in sorted((ROOT / "src" / "probe").glob("*.def"))
     for match in re.findall(
         r'^T\(\w+,\s*"([\w.]+)",\s*"([\w.]+)",\s*\w+,\s*([^,]+),\s*"([^"]+)"', file.read_text(), re.M
     )
-]
+}.values()
 
 
 @pytest.fixture(scope="module")
@@ -553,6 +554,21 @@ def test_hooks_that_are_missing(cli):
                                "attr.version.vllm=0.32.0")  # fmt: skip
     text, _ = session_findings(cli, session).only_problem("hook")
     assert text.startswith(f"{ALWAYS[0]}: this vLLM (0.32.0) does not have it")
+
+
+def test_hooks_that_need_no_attention_are_counted(cli):
+    """Dozens of them: the text names one only where there is something to do, or with --all."""
+    session = cli.make_session(*hooks(fired=ALWAYS), "end=close")
+    rows = [check for check in session_findings(cli, session).checks if check["id"] == "hook"]
+    fine, note = (sum(row["status"] == status for row in rows) for status in ("ok", "note"))
+    assert fine > 1 and note > 1 and fine + note == len(rows)
+    short, long = cli("doctor", session).stdout, cli("doctor", "--all", session).stdout
+    assert f"  ✓ {fine} hooks were called\n" in short
+    assert f"  · {note} hooks were not called, or not in this vLLM: normal here, --all says why\n" in short
+    assert not any(row["text"] in short for row in rows)
+    assert all(row["text"] in long for row in rows) and "hooks were" not in long
+    broken = cli.make_session("steps=3", *hooks(fired=ALWAYS[1:]))
+    assert cli("doctor", broken).stdout.count("  ✗ ") == 1, "a hook with a problem is named"
 
 
 def test_probes_that_were_off_are_a_note(cli):
