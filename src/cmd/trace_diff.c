@@ -125,9 +125,11 @@ static struct change *compare(const struct pm_trace_set sets[2], enum pm_key_sor
     return list;
 }
 
-static bool nothing(const struct change *change)
+/* Not worth a row: nothing on either side, or in the text no change at all. */
+static bool is_left_out(const struct change *change, bool text)
 {
-    return change->ns[0] == 0 && change->ns[1] == 0 && change->calls[0] == change->calls[1];
+    return change->calls[0] == change->calls[1] && change->ns[0] == change->ns[1] &&
+           (text || change->ns[0] == 0);
 }
 
 static void print_table(const struct change *list, size_t n, const int64_t total[2],
@@ -253,8 +255,8 @@ static int print(const struct pm_trace_set sets[2], enum pm_key_sort by)
                           : sets[side].keys.total_self_cpu_ns;
     bool text = options.format == NULL || strcmp(options.format, "table") == 0;
     size_t limit = options.limit >= 0 ? (size_t)options.limit : text ? 20 : 0;
-    for (size_t i = 0; i < n; i++) /* by_change puts rows without any change last */
-        if (!nothing(&list[i]) && (limit == 0 || shown < limit))
+    for (size_t i = 0; i < n; i++)
+        if (!is_left_out(&list[i], text) && (limit == 0 || shown < limit))
             list[shown++] = list[i];
     if (text)
         print_table(list, shown, total, metric_name(by));

@@ -19,7 +19,7 @@ static const char *const left_out[] = {
 
 /* ---- which ids ------------------------------------------------------------------------------- */
 
-/* Early Kineto wrote the correlation as "External id" of all it launched. */
+/* Early Kineto wrote the correlation as "External id" of every call and of all it launched. */
 static bool has_old_ids(const struct pm_trace *trace)
 {
     const struct pm_trace_events *events = &trace->events;
@@ -28,9 +28,7 @@ static bool has_old_ids(const struct pm_trace *trace)
         enum pm_trace_kind kind = pm_trace_kind_of(trace, row);
         if (kind != PM_KIND_RUNTIME && !pm_kind_is_work(kind))
             continue;
-        if (events->ext[row] == 0 || events->link[row] == 0)
-            continue;
-        if (events->ext[row] != events->link[row])
+        if (events->link[row] != 0 && events->ext[row] != events->link[row])
             return false;
         any = true;
     }

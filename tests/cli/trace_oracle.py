@@ -67,7 +67,7 @@ def events_of(trace: dict) -> list[Event]:
 
 def has_old_ids(events: list[Event]) -> bool:
     pairs = [(e.external, e.correlation) for e in events if e.cat in WORK | RUNTIME]
-    pairs = [(x, c) for x, c in pairs if x is not None and c is not None]
+    pairs = [(x, c) for x, c in pairs if c is not None]
     return bool(pairs) and all(x == c for x, c in pairs)
 
 
