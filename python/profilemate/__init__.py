@@ -7,14 +7,18 @@ The work is done in C: by the extension `_profilemate`, which is loaded into vLL
 
 from pathlib import Path
 
-__all__ = ["__version__", "program", "site_folder"]
+__all__ = ["__version__", "load_trace", "program", "site_folder"]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str):
     if name == "__version__":
         from importlib.metadata import version
 
         return version("profilemate")
+    if name == "load_trace":
+        from profilemate.trace import load_trace
+
+        return load_trace
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
