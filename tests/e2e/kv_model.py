@@ -28,7 +28,7 @@ def arguments_of(rng: random.Random, steps: int) -> tuple[list[str], dict]:
         "window": rng.choice((0, 0, 0, 32, 64)),  # a second group of layers, with sliding-window attention
         "defer": rng.random() < 0.25,  # blocks come back once the steps under way are done, as with a KV connector
         "abort": rng.choice((0.0, 0.05, 0.2)),
-        "reset": rng.choice((0.0, 0.0, 0.01)),
+        "reset": rng.choice((0.0, 0.02)),
         "invalid": rng.choice((0.0, 0.0, 0.05)),
         "odd": rng.choice((0.0, 0.1)),
     }
@@ -93,7 +93,7 @@ class KvModel(harness.Harness):
         pool, queue, manager = self.pool, self.pool.free_block_queue, self.manager
         popleft_n, remove, append_n, prepend_n = queue.popleft_n, queue.remove, queue.append_n, queue.prepend_n
         touch, free, pop = pool.touch, manager.free, manager.pop_blocks_for_free
-        evict = pool._maybe_evict_cached_block
+        evict, reset = pool._maybe_evict_cached_block, pool.reset_prefix_cache
         pool.enable_kv_cache_events = True
 
         def taken(n):
@@ -157,10 +157,19 @@ class KvModel(harness.Harness):
                     self.holder[block.block_id] = request.request_id
             return blocks
 
+        def emptied():
+            cached = sum(block._block_hash is not None for block in pool.blocks)
+            result = reset()
+            if result:
+                self.moved["dropped"] += cached
+                self.holder.clear()
+            return result
+
         self.invalidating = False
         queue.popleft_n, queue.remove = taken, removed
         queue.append_n = lambda blocks: given_back(blocks, append_n)
         queue.prepend_n = lambda blocks: given_back(blocks, prepend_n)
+        pool.reset_prefix_cache = emptied
         pool.touch, pool._maybe_evict_cached_block = touched, evicted
         manager.free, manager.pop_blocks_for_free = freed, popped
 
@@ -177,6 +186,8 @@ class KvModel(harness.Harness):
 
     def disturb(self) -> None:
         extra, dice = self.extra, self.dice
+        if dice.random() < 0.05:  # what prompts share changes, and what they shared grows cold
+            self.prefix = [dice.randrange(3, harness.VOCABULARY) for _ in self.prefix]
         if dice.random() < extra["abort"] and self.live:
             from vllm.v1.request import RequestStatus
 
@@ -184,20 +195,14 @@ class KvModel(harness.Harness):
             self.live_after_abort.append((rid, self.live.pop(rid)))
             self.scheduler.finish_requests(rid, RequestStatus.FINISHED_ABORTED)
         if dice.random() < extra["reset"]:
-            self.reset()
+            # Works only where no request holds a block; all are preempted first where no step is under way.
+            self.scheduler.reset_prefix_cache(reset_running_requests=not self.opts.async_scheduling)
         if dice.random() < extra["invalid"]:
             self.invalidating = True
             self.manager.evict_blocks(set(dice.sample(range(1, self.pool.num_gpu_blocks), 5)))
             self.invalidating = False
         if dice.random() < extra["odd"]:
             self.odd()
-
-    def reset(self) -> None:
-        """Empties the prefix cache, which works only where no request holds a block."""
-        cached = sum(block._block_hash is not None for block in self.pool.blocks)
-        if self.pool.reset_prefix_cache():
-            self.moved["dropped"] += cached
-            self.holder.clear()
 
     def odd(self) -> None:
         """Uses of the pool that a server makes seldom: a generator, pins, another pool's blocks."""
