@@ -3,6 +3,12 @@ file(GLOB pm_extension_sources CONFIGURE_DEPENDS
     ${CMAKE_SOURCE_DIR}/src/hook/*.c ${CMAKE_SOURCE_DIR}/src/probe/*.c ${CMAKE_SOURCE_DIR}/src/gpu/*.c
     ${CMAKE_SOURCE_DIR}/src/recorder/*.c ${CMAKE_SOURCE_DIR}/src/session/*.c ${CMAKE_SOURCE_DIR}/src/base/*.c)
 if(EXISTS ${CMAKE_SOURCE_DIR}/src/hook/module.c)
+    # What vLLM and torch are asked to do inside graphs travels inside the extension, as the bytes of a C array.
+    set(pm_graph_script ${CMAKE_SOURCE_DIR}/src/probe/moe_graph.py)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${pm_graph_script})
+    file(READ ${pm_graph_script} pm_graph_bytes HEX)
+    string(REGEX REPLACE "(..)" "0x\\1," pm_graph_bytes "${pm_graph_bytes}")
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/generated/probe/moe_graph.inc CONTENT "${pm_graph_bytes}0\n" @ONLY)
     add_library(pm_extension MODULE ${pm_extension_sources})
     target_compile_definitions(pm_extension PRIVATE Py_LIMITED_API=0x030A0000)
     target_include_directories(pm_extension SYSTEM PRIVATE ${Python3_INCLUDE_DIRS})

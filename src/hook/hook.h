@@ -83,6 +83,9 @@ void pm_install_attributes(void);
 /* For the recorder: asks each probe in force. */
 void pm_install_keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg);
 
+/* Asks each probe in force for what it still holds. Python has gone. */
+void pm_install_finish(struct pm_recorder *rec);
+
 /* ---- finder.c ---- */
 
 /* Makes the types and puts the finder first on sys.meta_path. -1 with an exception. */

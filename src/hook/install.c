@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "hook/console.h"
 #include "hook/guard.h"
 #include "hook/session.h"
@@ -369,6 +370,15 @@ void pm_install_reset(void)
     for (size_t p = 0; table.probes && p < pm_probes_count; p++) {
         if (table.probes[p].armed && pm_probes[p]->reset)
             pm_probes[p]->reset();
+    }
+}
+
+void pm_install_finish(struct pm_recorder *rec)
+{
+    const uint64_t now_ns = pm_clock_now_ns();
+    for (size_t p = 0; table.probes && p < pm_probes_count; p++) {
+        if (table.probes[p].armed && pm_probes[p]->finish)
+            pm_probes[p]->finish(rec, now_ns);
     }
 }
 

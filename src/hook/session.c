@@ -367,8 +367,10 @@ void pm_session_finish(bool python_has_gone)
     bool root = session.birth.root && session.birth.root_pid == (uint32_t)getpid();
     /* With Python still alive (a library called exit) a thread may be in a hook: the file is valid
      * as it is. */
-    if (python_has_gone && session.rec && !pm_recorder_forked(session.rec))
+    if (python_has_gone && session.rec && !pm_recorder_forked(session.rec)) {
+        pm_install_finish(session.rec);
         close_recorder();
+    }
     if (!root || session.broken || session.mute || session.of_run)
         return;
     if (session.dir[0] || find_born(session.dir, sizeof session.dir))

@@ -79,6 +79,8 @@ struct pm_probe {
     bool (*accepts)(const struct pm_target *target, PyObject *owner, PyObject *original);
     void (*reset)(void);     /* forget what was learned: after fork, and for tests; may be NULL */
     pm_keyframe_fn keyframe; /* re-records what a new segment must know; may be NULL */
+    void (*finish)(struct pm_recorder *rec, uint64_t now_ns); /* records what it still holds, at the
+                        process's own end: Python has gone; may be NULL */
 };
 
 /* The process's recorder, opened on first use: this is what gives a session its directory and its
