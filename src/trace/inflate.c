@@ -90,21 +90,21 @@ int pm_inflate_init(struct pm_inflate *gz, pm_inflate_read_fn read, void *arg,
                     enum pm_inflate_library library)
 {
     int err;
-    *gz = (struct pm_inflate){.read = read, .arg = arg, .library = library};
+    *gz = (struct pm_inflate){.read = read, .arg = arg, .inflater = library};
 #ifdef PM_HAVE_ISAL
     if (library == PM_INFLATE_BEST)
-        gz->library = PM_INFLATE_ISAL;
+        gz->inflater = PM_INFLATE_ISAL;
 #else
     if (library == PM_INFLATE_ISAL)
         return -PM_EUNSUPPORTED;
-    gz->library = PM_INFLATE_ZLIB;
+    gz->inflater = PM_INFLATE_ZLIB;
 #endif
     gz->next = gz->end = LOOK_BACK;
     gz->input = calloc(1, LOOK_BACK + INPUT_BYTES);
     if (gz->input == NULL)
         return -PM_ENOMEM;
 #ifdef PM_HAVE_ISAL
-    if (gz->library == PM_INFLATE_ISAL)
+    if (gz->inflater == PM_INFLATE_ISAL)
         err = isal_open(gz);
     else
 #endif
@@ -116,7 +116,7 @@ int pm_inflate_init(struct pm_inflate *gz, pm_inflate_read_fn read, void *arg,
 
 void pm_inflate_release(struct pm_inflate *gz)
 {
-    if (gz->library == PM_INFLATE_ZLIB)
+    if (gz->inflater == PM_INFLATE_ZLIB)
         zlib_close(gz);
     else
         free(gz->codec);
@@ -126,7 +126,7 @@ void pm_inflate_release(struct pm_inflate *gz)
 
 const char *pm_inflate_library_name(const struct pm_inflate *gz)
 {
-    return gz->library == PM_INFLATE_ISAL ? "isa-l" : "zlib";
+    return gz->inflater == PM_INFLATE_ISAL ? "isa-l" : "zlib";
 }
 
 /* Refills the input when it holds fewer than want bytes; keeps what is left and a little of what
@@ -183,7 +183,7 @@ int64_t pm_inflate_read(struct pm_inflate *gz, uint8_t *out, size_t n)
         size_t before = gz->next, step = 0;
         enum outcome outcome;
 #ifdef PM_HAVE_ISAL
-        if (gz->library == PM_INFLATE_ISAL)
+        if (gz->inflater == PM_INFLATE_ISAL)
             outcome = isal_step(gz, out + made, n - made, &step);
         else
 #endif

@@ -35,7 +35,7 @@ struct pm_inflate {
     uint64_t consumed; /* compressed bytes used up */
     uint64_t trailing; /* bytes behind the last member that are no gzip */
     uint32_t members;
-    enum pm_inflate_library library;
+    enum pm_inflate_library inflater;
     void *codec;
 };
 
