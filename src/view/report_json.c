@@ -2,6 +2,7 @@
  * A report as one JSON object, for scripts. Called by `report --json`.
  */
 #include "view/graph.h"
+#include "view/moe.h"
 #include "view/report_model.h"
 
 #include <string.h>
@@ -113,6 +114,8 @@ static void put_engine(struct pm_json *json, const struct pm_session *session, s
     pm_kv_report_json(json, &engine->kv);
     pm_json_key(json, "cuda_graphs");
     (void)!pm_graph_report_json(session, e, engine->sampler, json);
+    pm_json_key(json, "moe");
+    (void)!pm_moe_report_json(session, e, engine->sampler, json);
     pm_json_key(json, "ranks");
     pm_json_array(json);
     for (unsigned n = 0; n < engine->n_ranks; n++)

@@ -4,6 +4,7 @@
  * terminal.
  */
 #include "view/graph.h"
+#include "view/moe.h"
 #include "view/report_model.h"
 
 #include "view/custom.h"
@@ -373,6 +374,7 @@ static void put_report(struct page *page, const struct pm_report *report, bool b
         put_batches(page, engine);
         put_breakdown(page, engine);
         (void)!pm_graph_report_text(report->session, e, engine->sampler, page->colour, page->buf);
+        (void)!pm_moe_report_text(report->session, e, engine->sampler, page->colour, page->buf);
         if (engine->kv.steps > 0) {
             put_heading(page, "KV cache");
             pm_kv_report_text(page->buf, &engine->kv);
