@@ -24,8 +24,15 @@ class Request:
 class Output:
     pass
 
+class Holder:
+    def __init__(self, **has):
+        self.__dict__.update(has)
+
 class Scheduler:
     def __init__(self):
+        queue = Holder(num_free_blocks=500)
+        pool = Holder(free_block_queue=queue, num_gpu_blocks=1000, enable_caching=True)
+        self.kv_cache_manager = Holder(block_pool=pool)
         self.requests, self.running, self.waiting = {}, [], []
         self.output = None
     def get_request_counts(self):
