@@ -15,8 +15,7 @@
 #include "session/attrs.h"
 #include "view/columns.h"
 
-#define LAYERS_MAX 65536u /* a damaged file's word is not taken for more */
-#define EXPERTS_MAX 65536u
+#define EXPERTS_MAX 65536u /* a damaged file's word is not taken for more */
 
 /* The fields of moe_counts and moe_totals. */
 struct cell_columns {
@@ -67,7 +66,7 @@ static int grow(struct pm_moe_sums *sums, size_t slot)
 /* Told once when the model was loaded, and again at the head of each segment. */
 static int add_layer(struct pm_moe_sums *sums, const struct pm_moe_layer *fact, const char *name)
 {
-    if (fact->slot >= LAYERS_MAX || fact->experts > EXPERTS_MAX)
+    if (fact->experts > EXPERTS_MAX)
         return 0;
     const int rc = grow(sums, fact->slot);
     if (rc != 0)
