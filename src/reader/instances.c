@@ -28,14 +28,14 @@ static const struct pm_field *field_named(const struct pm_schema *schema, const 
     return NULL;
 }
 
-static struct kind kind_of(const struct pm_process *process, const char *name,
+static struct kind kind_of(const struct pm_process *process, const char *name, const char *start,
                            struct pm_instances *list)
 {
     struct kind kind = {.look = {.schema = pm_process_schema_find(process, name)}, .list = list};
     if (kind.look.schema >= 0) {
         const struct pm_schema *schema = pm_process_schema(process, (size_t)kind.look.schema);
         kind.look.instance = field_named(schema, "instance");
-        kind.look.start = field_named(schema, "start_ns");
+        kind.look.start = field_named(schema, start);
         kind.look.step = field_named(schema, "step");
     }
     return kind;
@@ -166,9 +166,12 @@ static int prove_single(const struct pm_process *process, struct kind kinds[2])
 int pm_instances_find(const struct pm_process *process, struct pm_instances *ret_scheds,
                       struct pm_instances *ret_workers)
 {
-    struct kind kinds[2] = {kind_of(process, "sched_step", ret_scheds),
-                            kind_of(process, "worker_step", ret_workers)};
+    struct kind kinds[2] = {kind_of(process, "sched_step", "start_ns", ret_scheds),
+                            kind_of(process, "worker_step", "start_ns", ret_workers)};
 
+    if (kinds[0].look.schema <
+        0) /* the probe of the steps was off; the KV cache's has one as well */
+        kinds[0] = kind_of(process, "kv_step", "at_ns", ret_scheds);
     ret_scheds->count = ret_workers->count = 0;
     if (kinds[0].look.schema < 0 && kinds[1].look.schema < 0)
         return 0;
