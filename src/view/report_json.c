@@ -2,6 +2,7 @@
  * A report as one JSON object, for scripts. Called by `report --json`.
  */
 #include "view/graph.h"
+#include "view/host_report.h"
 #include "view/moe.h"
 #include "view/report_model.h"
 
@@ -110,6 +111,7 @@ static void put_engine(struct pm_json *json, const struct pm_session *session, s
     put_level(json, "batch_tokens", &engine->tokens);
     put_level(json, "running", &engine->running);
     put_level(json, "waiting", &engine->waiting);
+    (void)!pm_host_report_json(session, e, engine->sampler, json);
     pm_json_key(json, "kv_cache");
     pm_kv_report_json(json, &engine->kv);
     pm_json_key(json, "cuda_graphs");

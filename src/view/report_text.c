@@ -4,6 +4,7 @@
  * terminal.
  */
 #include "view/graph.h"
+#include "view/host_report.h"
 #include "view/moe.h"
 #include "view/report_model.h"
 
@@ -373,6 +374,7 @@ static void put_report(struct page *page, const struct pm_report *report, bool b
         put_ranks(page, engine);
         put_batches(page, engine);
         put_breakdown(page, engine);
+        (void)!pm_host_report_text(report->session, e, engine->sampler, page->colour, page->buf);
         (void)!pm_graph_report_text(report->session, e, engine->sampler, page->colour, page->buf);
         (void)!pm_moe_report_text(report->session, e, engine->sampler, page->colour, page->buf);
         if (engine->kv.steps > 0) {
