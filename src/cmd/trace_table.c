@@ -254,18 +254,23 @@ static void print_steps(const struct pm_trace_file *file, const struct pm_trace_
         puts("\nNo steps: no annotation execute_… or ProfilerStep#…; --step-name names others.");
         return;
     }
-    printf("\n%-36s %11s %11s %11s %7s %7s %10s\n", "step", "period", "CPU", "GPU busy", "",
-           "kernels", "their time");
+    bool device = file->gpu.n_devices > 0;
+    printf("\n%-36s %11s %11s", "step", "period", "CPU");
+    if (device)
+        printf(" %11s %7s %7s %10s", "GPU busy", "", "kernels", "their time");
+    putchar('\n');
     for (uint32_t i = 0; i < file->steps.n && (how->limit == 0 || i < how->limit); i++) {
         const struct pm_step *step = &file->steps.steps[i];
-        printf("%-36s %11s %11s %11s %7s %7" PRIu64 " %10s\n",
-               pm_trace_fit(pm_trace_text(file->trace, step->name), 36, name),
-               pm_trace_time(step->period_ns, a), pm_trace_time(step->cpu_ns, b),
-               pm_trace_time(step->window_ns, c),
-               pm_trace_percent(step->window_ns, step->period_ns, d), step->works,
-               pm_trace_time(step->device_ns, e));
+        printf("%-36s %11s %11s", pm_trace_fit(pm_trace_text(file->trace, step->name), 36, name),
+               pm_trace_time(step->period_ns, a), pm_trace_time(step->cpu_ns, b));
+        if (device)
+            printf(" %11s %7s %7" PRIu64 " %10s", pm_trace_time(step->window_ns, c),
+                   pm_trace_percent(step->window_ns, step->period_ns, d), step->works,
+                   pm_trace_time(step->device_ns, e));
+        putchar('\n');
     }
-    puts("GPU busy: while the step lasted, with any work; kernels: launched by the step.");
+    if (device)
+        puts("GPU busy: while the step lasted, with any work; kernels: launched by the step.");
     if (how->limit > 0 && file->steps.n > how->limit)
         printf("%" PRIu32 " more steps, --limit 0 shows them\n",
                file->steps.n - (uint32_t)how->limit);
