@@ -2,10 +2,10 @@
  * Probe moe: which experts the routers of a mixture-of-experts model choose, and how long its
  * layers take.
  *
- * Runs in the worker, under the GIL. Here: what is done when a model is loaded (which of its layers
- * can be seen and how), and at each step (what counts, and when it is recorded). The layers and
- * their records: moe_layers.c; what is called inside the forward pass: moe_capture.c; counting
- * inside graphs: moe_graph.c. What the facts mean: session/moe_facts.h.
+ * Runs in the worker, under the GIL. Here: the hooks, what counts, and when it is recorded. What is
+ * done when a model is loaded: moe_model.c; the layers and their records: moe_layers.c; what is
+ * called inside the forward pass: moe_capture.c; counting inside graphs: moe_graph.c. What the
+ * facts mean: session/moe_facts.h.
  *
  * How selections are seen, by what the router's Python meets:
  *
@@ -18,366 +18,24 @@
  */
 #include "hook/compat.h"
 
-#include <stdio.h>
 #include <string.h>
 
-#include "hook/guard.h"
-#include "hook/read.h"
 #include "probe/moe_capture.h"
 #include "probe/moe_graph.h"
 #include "probe/moe_layers.h"
+#include "probe/moe_model.h"
 #include "probe/probe.h"
 #include "probe/worker_now.h"
-#include "session/attrs.h"
 
 static const struct pm_schema *const schemas[] = {&pm_moe_layer_schema, &pm_moe_counts_schema,
                                                   &pm_moe_totals_schema, &pm_moe_time_schema};
 
 /* The worker whose model was loaded last. */
 static struct {
-    uint16_t instance;
-    bool any;    /* some layer is seen or timed */
-    bool device; /* some layer is counted on its device */
-    uint32_t dp_size, dp_rank;
+    struct pm_moe_model_state model;
     uint64_t flushed_ns, pairs_flushed_ns;
     uint64_t steps; /* since counts were asked for */
 } state;
-
-static struct pm_name n_vllm_config = PM_NAME("vllm_config");
-static struct pm_name n_compilation_config = PM_NAME("compilation_config");
-static struct pm_name n_parallel_config = PM_NAME("parallel_config");
-static struct pm_name n_scheduler_config = PM_NAME("scheduler_config");
-static struct pm_name n_device_config = PM_NAME("device_config");
-static struct pm_name n_model_config = PM_NAME("model_config");
-static struct pm_name n_device_type = PM_NAME("device_type");
-static struct pm_name n_device = PM_NAME("device");
-static struct pm_name n_mode = PM_NAME("mode");
-static struct pm_name n_level = PM_NAME("level");
-static struct pm_name n_dp_size = PM_NAME("data_parallel_size");
-static struct pm_name n_dp_rank = PM_NAME("data_parallel_rank");
-static struct pm_name n_enable_dbo = PM_NAME("enable_dbo");
-static struct pm_name n_max_tokens = PM_NAME("max_num_batched_tokens");
-static struct pm_name n_additional = PM_NAME("additional_config");
-static struct pm_name n_layers = PM_NAME("static_forward_context");
-static struct pm_name n_router = PM_NAME("router");
-static struct pm_name n_runner = PM_NAME("runner");
-static struct pm_name n_set_capture_fn = PM_NAME("set_capture_fn");
-static struct pm_name n_capture_fn = PM_NAME("capture_fn");
-static struct pm_name n_is_monolithic = PM_NAME("is_monolithic");
-static struct pm_name n_moe_config = PM_NAME("moe_config");
-static struct pm_name n_logical = PM_NAME("num_logical_experts");
-static struct pm_name n_logical_old = PM_NAME("logical_num_experts");
-static struct pm_name n_num_experts = PM_NAME("num_experts");
-static struct pm_name n_global = PM_NAME("global_num_experts");
-static struct pm_name n_top_k = PM_NAME("top_k");
-static struct pm_name n_per_token = PM_NAME("experts_per_token");
-static struct pm_name n_forward_impl = PM_NAME("_forward_impl");
-static struct pm_name n_forward_impl_old = PM_NAME("forward_impl");
-static struct pm_name n_get_num_experts = PM_NAME("get_num_experts");
-
-/* ---- what a worker is ------------------------------------------------------------------------ */
-
-/* What the loaded model's surroundings are. */
-struct place {
-    PyObject *config; /* vllm_config, owned */
-    bool on_device;
-    bool compiled; /* Dynamo compiles the model */
-    bool ubatch;
-    bool asked; /* MOE_EXPERT_TRACKING=1 */
-    uint64_t most_rows;
-};
-
-static uint64_t config_u64(PyObject *config, struct pm_name *part, struct pm_name *name,
-                           uint64_t missing)
-{
-    PyObject *from = pm_read_attr(config, part);
-    uint64_t value = missing;
-    if (!pm_read_u64(from, name, &value))
-        value = missing;
-    Py_XDECREF(from);
-    return value;
-}
-
-static bool look_around(PyObject *worker, struct place *ret_place)
-{
-    char type[32];
-    uint64_t mode = 0;
-    PyObject *config = pm_read_attr(worker, &n_vllm_config);
-    if (config == NULL)
-        return false;
-    PyObject *device = pm_read_attr(config, &n_device_config);
-    PyObject *compilation = pm_read_attr(config, &n_compilation_config);
-    PyObject *parallel = pm_read_attr(config, &n_parallel_config);
-    memset(ret_place, 0, sizeof *ret_place);
-    ret_place->config = config;
-    ret_place->on_device = device == NULL ||
-                           !pm_read_text(device, &n_device_type, type, sizeof type, NULL) ||
-                           strcmp(type, "cpu") != 0;
-    if (!pm_read_u64(compilation, &n_mode, &mode))
-        (void)pm_read_u64(compilation, &n_level, &mode);
-    ret_place->compiled = mode != 0;
-    (void)pm_read_bool(parallel, &n_enable_dbo, &ret_place->ubatch);
-    ret_place->asked = pm_facts_settings()->moe == 1;
-    ret_place->most_rows = config_u64(config, &n_scheduler_config, &n_max_tokens, 0);
-    state.dp_size = (uint32_t)config_u64(config, &n_parallel_config, &n_dp_size, 1);
-    state.dp_rank = (uint32_t)config_u64(config, &n_parallel_config, &n_dp_rank, 0);
-    Py_XDECREF(parallel);
-    Py_XDECREF(compilation);
-    Py_XDECREF(device);
-    return true;
-}
-
-/* ---- what a layer is ------------------------------------------------------------------------- */
-
-static uint32_t first_u32(PyObject *const objects[], struct pm_name *const names[], size_t n)
-{
-    uint64_t value;
-    for (size_t i = 0; i < n; i++) {
-        if (objects[i] != NULL && pm_read_u64(objects[i], names[i], &value) && value > 0 &&
-            value <= PM_MOE_EXPERTS_MAX)
-            return (uint32_t)value;
-    }
-    return 0;
-}
-
-/* The number in "model.layers.7.mlp.experts". */
-static uint32_t number_in(const char *name)
-{
-    for (const char *at = name; *at != '\0';) {
-        const size_t digits = strspn(at, "0123456789"), length = strcspn(at, ".");
-        if (digits > 0 && digits == length && digits < 9) {
-            uint32_t value = 0;
-            for (size_t i = 0; i < digits; i++)
-                value = value * 10 + (uint32_t)(at[i] - '0');
-            return value;
-        }
-        at += length + (at[length] == '.');
-    }
-    return 0;
-}
-
-static void decide(const struct place *place, PyObject *layer, PyObject *router,
-                   struct pm_moe_layer *fact)
-{
-    PyObject *set = pm_read_attr(router, &n_set_capture_fn);
-    bool monolithic = false;
-    (void)pm_read_bool(layer, &n_is_monolithic, &monolithic);
-    if (monolithic)
-        fact->why = PM_MOE_WHY_MONOLITHIC;
-    else if (set == NULL || fact->experts == 0)
-        fact->why = PM_MOE_WHY_NO_HOOK;
-    else if (place->on_device && !place->asked)
-        fact->why = PM_MOE_WHY_DEVICE;
-    else if (place->on_device && (place->ubatch || state.dp_size > 1))
-        fact->why = PM_MOE_WHY_ROWS;
-    else if (place->on_device)
-        fact->seen = PM_MOE_DEVICE;
-    else if (place->compiled && !place->asked)
-        fact->why = PM_MOE_WHY_COMPILED;
-    else
-        fact->seen = place->compiled ? PM_MOE_TRACED : PM_MOE_HOST;
-    Py_XDECREF(set);
-}
-
-/* A layer of experts joins the table; what is none is passed over. */
-static void add_layer(const struct place *place, PyObject *key, PyObject *layer, uint64_t now_ns)
-{
-    char name[192];
-    PyObject *router = pm_read_attr(layer, &n_router);
-    if (router == NULL || !pm_text(key, name, sizeof name, NULL)) {
-        Py_XDECREF(router);
-        return;
-    }
-    PyObject *config = pm_read_attr(layer, &n_moe_config);
-    PyObject *const sized[] = {config, layer, config, router, layer};
-    struct pm_name *const sizes[] = {&n_logical, &n_logical_old, &n_num_experts, &n_global,
-                                     &n_global};
-    PyObject *const choosing[] = {router, config, layer};
-    struct pm_name *const choices[] = {&n_top_k, &n_per_token, &n_top_k};
-    struct pm_moe_layer fact = {
-        .at_ns = now_ns,
-        .layer = number_in(name),
-        .experts = first_u32(sized, sizes, 5),
-        .top_k = first_u32(choosing, choices, 3),
-        .instance = state.instance,
-    };
-    decide(place, layer, router, &fact);
-    (void)pm_moe_add(&fact, name, router);
-    Py_XDECREF(config);
-    Py_DECREF(router);
-}
-
-/* ---- installing ------------------------------------------------------------------------------ */
-
-static bool set_capture(PyObject *router, PyObject *function)
-{
-    PyObject *set = pm_read_attr(router, &n_set_capture_fn);
-    PyObject *result =
-        set != NULL && function != NULL ? pm_vectorcall(set, &function, 1, NULL) : NULL;
-    const bool good = result != NULL;
-    Py_XDECREF(result);
-    Py_XDECREF(set);
-    if (!good)
-        pm_guard_discard();
-    return good;
-}
-
-/* The capture function that suits the layer, before which `previous` is called. */
-static PyObject *capture_of(const struct pm_moe_slot *slot, PyObject *previous)
-{
-    PyObject *function = NULL;
-    if (previous == Py_None)
-        previous = NULL;
-    if (slot->fact.seen == PM_MOE_HOST)
-        function = pm_moe_capture_new(slot->handle, previous);
-    else if (slot->fact.seen == PM_MOE_TRACED)
-        function = pm_moe_graph_traced(slot->handle, previous);
-    else if (slot->fact.seen == PM_MOE_DEVICE)
-        function = pm_moe_graph_capture(slot, previous);
-    if (function == NULL)
-        pm_guard_discard();
-    return function;
-}
-
-static bool install_capture(const struct pm_moe_slot *slot, PyObject *router, PyObject *previous)
-{
-    PyObject *function = capture_of(slot, previous);
-    const bool good = function != NULL && set_capture(router, function);
-    Py_XDECREF(function);
-    return good;
-}
-
-/* In the instance, before the method of its class: vLLM looks it up at each call. */
-static bool install_timer(const struct pm_moe_slot *slot, PyObject *layer)
-{
-    PyObject *runner = pm_read_attr(layer, &n_runner);
-    PyObject *const holders[] = {layer, runner, layer};
-    struct pm_name *const names[] = {&n_forward_impl, &n_forward_impl, &n_forward_impl_old};
-    bool good = false;
-    for (size_t i = 0; i < 3 && !good; i++) {
-        PyObject *original = holders[i] != NULL ? pm_read_attr(holders[i], names[i]) : NULL;
-        PyObject *timer = original != NULL ? pm_moe_timer_new(slot->handle, original) : NULL;
-        good = timer != NULL && PyObject_SetAttr(holders[i], pm_name_object(names[i]), timer) == 0;
-        Py_XDECREF(timer);
-        Py_XDECREF(original);
-    }
-    Py_XDECREF(runner);
-    if (PyErr_Occurred() != NULL)
-        pm_guard_discard();
-    return good;
-}
-
-/* What our operation is compiled into must never be used without us, nor the reverse: vLLM's own
- * field for what a plug-in adds to the key of its compile cache. */
-static bool set_compile_key(PyObject *config)
-{
-    PyObject *additional = pm_read_attr(config, &n_additional);
-    PyObject *value = PyUnicode_FromString("MoE counting 1");
-    const bool good = additional != NULL && value != NULL && PyDict_CheckExact(additional) &&
-                      PyDict_SetItemString(additional, "profilemate", value) == 0;
-    Py_XDECREF(value);
-    Py_XDECREF(additional);
-    if (!good)
-        pm_guard_discard();
-    return good;
-}
-
-static void give_up_layer(struct pm_moe_slot *slot)
-{
-    slot->fact.seen = PM_MOE_UNSEEN;
-    slot->fact.why = PM_MOE_WHY_FAILED;
-}
-
-static void install(const struct place *place, PyObject *worker, PyObject *layers)
-{
-    PyObject *device = pm_read_attr(worker, &n_device);
-    struct pm_moe_slot *slot;
-    bool keyed = false, counters = false;
-
-    for (unsigned n = 0; (slot = pm_moe_at(state.instance, n)) != NULL; n++) {
-        if (slot->fact.seen == PM_MOE_TRACED && !keyed && !(keyed = set_compile_key(place->config)))
-            give_up_layer(slot);
-        if (slot->fact.seen == PM_MOE_DEVICE && !counters &&
-            !(counters =
-                  device != NULL && pm_moe_graph_device(state.instance, device, place->most_rows)))
-            give_up_layer(slot);
-        PyObject *key = PyUnicode_FromString(slot->name);
-        PyObject *layer = key != NULL ? pm_dict_item(layers, key) : NULL; /* borrowed */
-        PyObject *router = layer != NULL ? pm_read_attr(layer, &n_router) : NULL;
-        PyObject *previous = router != NULL ? pm_read_attr(router, &n_capture_fn) : NULL;
-        if (slot->fact.seen != PM_MOE_UNSEEN &&
-            (router == NULL || !install_capture(slot, router, previous)))
-            give_up_layer(slot);
-        slot->fact.timed =
-            layer != NULL && !place->on_device && !place->compiled && install_timer(slot, layer);
-        state.any = state.any || slot->fact.seen != PM_MOE_UNSEEN || slot->fact.timed;
-        state.device = state.device || slot->fact.seen == PM_MOE_DEVICE;
-        Py_XDECREF(previous);
-        Py_XDECREF(router);
-        Py_XDECREF(key);
-    }
-    Py_XDECREF(device);
-}
-
-/* ---- what is said of it ---------------------------------------------------------------------- */
-
-#define SETTING "VLLM_PROFILING_ENABLE_MOE_EXPERT_TRACKING=1"
-static const char *const reasons[] = {
-    [PM_MOE_WHY_COMPILED] = "their routers run inside a compiled graph; " SETTING
-                            " counts there, and with --enforce-eager they can be seen",
-    [PM_MOE_WHY_DEVICE] = "the chosen experts are known on the device only; " SETTING
-                          " adds them up there, inside captured graphs too",
-    [PM_MOE_WHY_MONOLITHIC] = "their kernel routes by itself and bypasses vLLM's router",
-    [PM_MOE_WHY_NO_HOOK] = "their routers offer no capture function (vLLM has it in 0.16.0+)",
-    [PM_MOE_WHY_ROWS] = "which rows are this rank's tokens cannot be told on a device with "
-                        "microbatches or several data-parallel ranks",
-    [PM_MOE_WHY_FAILED] = "the counter could not be set up",
-};
-
-static void say(const struct place *place)
-{
-    char text[512];
-    const struct pm_moe_slot *slot;
-    unsigned layers = 0, unseen = 0, inside = 0;
-    uint8_t why = PM_MOE_WHY_NONE;
-
-    for (; (slot = pm_moe_at(state.instance, layers)) != NULL; layers++) {
-        unseen += slot->fact.seen == PM_MOE_UNSEEN;
-        inside += slot->fact.seen == PM_MOE_TRACED || slot->fact.seen == PM_MOE_DEVICE;
-        if (slot->fact.seen == PM_MOE_UNSEEN && why == PM_MOE_WHY_NONE)
-            why = slot->fact.why;
-    }
-    if (layers == 0) {
-        PyObject *config = pm_read_attr(place->config, &n_model_config);
-        PyObject *method = config != NULL ? pm_read_attr(config, &n_get_num_experts) : NULL;
-        PyObject *result = method != NULL ? pm_vectorcall(method, NULL, 0, NULL) : NULL;
-        uint64_t experts = 0;
-        if (pm_u64(result, &experts) && experts > 0)
-            pm_facts_attr(PM_ATTR_NOTE_PREFIX "moe",
-                          "expert selections are not observable: the model has experts, but none "
-                          "of vLLM's own MoE layers with a router");
-        Py_XDECREF(result);
-        Py_XDECREF(method);
-        Py_XDECREF(config);
-        pm_guard_discard();
-        return;
-    }
-    if (unseen > 0) {
-        (void)snprintf(text, sizeof text,
-                       "expert selections of %u of %u MoE layers are not observable: %s", unseen,
-                       layers, reasons[why]);
-        pm_facts_attr(PM_ATTR_NOTE_PREFIX "moe", text);
-    }
-    if (inside > 0) {
-        (void)snprintf(text, sizeof text,
-                       "asked for: experts are counted inside the graphs of %u MoE layers%s",
-                       inside,
-                       place->on_device ? ", by additions on the device"
-                                        : ", by an operation of ProfileMate's; vLLM's compile "
-                                          "cache has a key of its own for that");
-        pm_facts_attr(PM_ATTR_NOTE_PREFIX "moe_graph", text);
-    }
-}
 
 /* ---- the hooks ------------------------------------------------------------------------------- */
 
@@ -385,7 +43,7 @@ static void say(const struct place *place)
 static void flush(uint64_t now_ns, bool all)
 {
     const bool pairs = all || now_ns - state.pairs_flushed_ns >= PM_MOE_FLUSH_PAIRS_NS;
-    struct pm_recorder *rec = state.any ? pm_facts() : NULL;
+    struct pm_recorder *rec = state.model.any ? pm_facts() : NULL;
     if (rec == NULL)
         return;
     pm_moe_flush(rec, now_ns, pairs);
@@ -397,50 +55,26 @@ static void flush(uint64_t now_ns, bool all)
 /* Worker.load_model(self, …): the layers are there and nothing is compiled yet. */
 static void load_leave(struct pm_call *call)
 {
-    struct place place;
-    PyObject *compilation = NULL, *layers = NULL, *items = NULL;
-
     if (call->result == NULL)
         return;
     flush(call->end_ns, true);
     memset(&state, 0, sizeof state);
     memset(&pm_moe_now, 0, sizeof pm_moe_now);
-    if (!look_around(call->args[0], &place))
-        return;
-    state.instance = pm_worker_newest();
+    pm_moe_schema = pm_facts_schema;
     state.flushed_ns = state.pairs_flushed_ns = call->end_ns;
-    pm_moe_model(state.instance);
-    compilation = pm_read_attr(place.config, &n_compilation_config);
-    layers = compilation != NULL ? pm_read_attr(compilation, &n_layers) : NULL;
-    if (layers != NULL && PyDict_Check(layers))
-        items = PyDict_Items(layers);
-    for (Py_ssize_t i = 0; items != NULL && i < PyList_Size(items); i++) {
-        PyObject *item = PyList_GetItem(items, i);
-        add_layer(&place, PyTuple_GetItem(item, 0), PyTuple_GetItem(item, 1), call->end_ns);
-    }
-    if (items != NULL)
-        install(&place, call->args[0], layers);
-    say(&place);
-    struct pm_recorder *rec = pm_moe_at(state.instance, 0) != NULL ? pm_facts() : NULL;
+    pm_moe_model_loaded(call->args[0], pm_worker_newest(), call->end_ns, &state.model);
+    const bool has_layers = pm_moe_at(state.model.instance, 0) != NULL;
+    struct pm_recorder *rec = has_layers ? pm_facts() : NULL;
     if (rec != NULL)
-        pm_moe_record_layers(rec, state.instance);
-    Py_XDECREF(items);
-    Py_XDECREF(layers);
-    Py_XDECREF(compilation);
-    Py_DECREF(place.config);
+        pm_moe_record_layers(rec, state.model.instance);
 }
 
-/* Somebody else, most likely vLLM for --enable-return-routed-experts, has taken the router's one
- * capture function: ours goes around it. */
+/* BaseRouter.set_capture_fn(self, fn): vLLM's own, most likely, for --enable-return-routed-experts.
+ * Our own calls do not come here. */
 static void bind_leave(struct pm_call *call)
 {
-    PyObject *router = call->args[0];
-    struct pm_moe_slot *slot = pm_moe_of_router(router);
-    if (slot == NULL || slot->fact.seen == PM_MOE_UNSEEN || call->result == NULL)
-        return;
-    PyObject *theirs = pm_read_attr(router, &n_capture_fn);
-    (void)install_capture(slot, router, theirs);
-    Py_XDECREF(theirs);
+    if (call->result != NULL)
+        pm_moe_model_rebind(call->args[0]);
 }
 
 /* After worker_step's own half: a step that it does not see is none of ours (warm-up). */
@@ -448,15 +82,16 @@ static void execute_enter(struct pm_call *call)
 {
     struct pm_worker_now now;
     (void)call;
-    pm_moe_now.counting = state.any && pm_worker_now(&now) && now.instance == state.instance;
+    pm_moe_now.counting =
+        state.model.any && pm_worker_now(&now) && now.instance == state.model.instance;
     if (!pm_moe_now.counting)
         return;
     pm_moe_now.tokens = now.tokens;
     pm_moe_now.instance = now.instance;
-    pm_moe_now.dp_size = state.dp_size;
-    pm_moe_now.dp_rank = state.dp_rank;
-    if (state.device && !pm_moe_graph_begin(state.instance, now.tokens))
-        state.device = false;
+    pm_moe_now.dp_size = state.model.dp_size;
+    pm_moe_now.dp_rank = state.model.dp_rank;
+    if (state.model.device && !pm_moe_graph_begin(state.model.instance, now.tokens))
+        state.model.device = false;
 }
 
 static void execute_leave(struct pm_call *call)
@@ -468,11 +103,11 @@ static void execute_leave(struct pm_call *call)
      * long. */
     const bool drained = pm_moe_now.tokens == 0;
     const bool due = call->end_ns - state.flushed_ns >= PM_MOE_FLUSH_NS;
-    if (state.device) {
+    if (state.model.device) {
         const bool read_back =
             drained || due || ++state.steps >= (uint64_t)pm_facts_settings()->log_interval;
-        if (!pm_moe_graph_end(state.instance, read_back))
-            state.device = false;
+        if (!pm_moe_graph_end(state.model.instance, read_back))
+            state.model.device = false;
         if (read_back)
             state.steps = 0;
     }

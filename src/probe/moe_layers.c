@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "probe/probe.h"
 
 /* clang-format off */
 #define F(member, type, unit, kind, doc) PM_FIELD(struct pm_moe_layer, member, type, unit, kind, PM_AGG_NONE, doc)
@@ -77,6 +76,8 @@ const struct pm_schema pm_moe_totals_schema =
 const struct pm_schema pm_moe_time_schema =
     TABLE("moe_time", CUSTOM, struct pm_moe_time, time_fields,
           "One per call of an MoE layer that could be timed.");
+
+unsigned (*pm_moe_schema)(const struct pm_schema *schema);
 
 static struct pm_moe_slot *slots; /* PM_MOE_LAYERS_MAX of them, once there is one */
 static size_t n_slots;            /* places ever used */
@@ -250,7 +251,7 @@ void pm_moe_count(struct pm_moe_slot *slot, const struct pm_moe_ids *ids, int64_
 static void record_layer(struct pm_recorder *rec, const struct pm_moe_slot *slot)
 {
     const uint32_t name = pm_recorder_string(rec, PM_STREAM_CORE, slot->name, strlen(slot->name));
-    struct pm_moe_layer *record = pm_recorder_reserve(rec, pm_facts_schema(&pm_moe_layer_schema));
+    struct pm_moe_layer *record = pm_recorder_reserve(rec, pm_moe_schema(&pm_moe_layer_schema));
     if (record == NULL)
         return;
     *record = slot->fact;
@@ -296,7 +297,9 @@ static void flush_cells(struct pm_recorder *rec, unsigned schema, const struct p
 
 void pm_moe_flush(struct pm_recorder *rec, uint64_t now_ns, bool pairs)
 {
-    const unsigned schema = pm_facts_schema(&pm_moe_counts_schema);
+    if (n_slots == 0)
+        return;
+    const unsigned schema = pm_moe_schema(&pm_moe_counts_schema);
     for (size_t i = 0; i < n_slots; i++) {
         if (slots[i].handle == 0)
             continue;
@@ -332,9 +335,9 @@ static void tell_totals(struct pm_recorder *rec, unsigned schema, const struct p
 void pm_moe_keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
 {
     (void)arg;
-    if (stream != PM_STREAM_CORE)
+    if (stream != PM_STREAM_CORE || n_slots == 0)
         return;
-    const unsigned schema = pm_facts_schema(&pm_moe_totals_schema);
+    const unsigned schema = pm_moe_schema(&pm_moe_totals_schema);
     const uint64_t now_ns = pm_clock_now_ns();
     for (size_t i = 0; i < n_slots; i++) {
         if (slots[i].handle == 0)

@@ -43,6 +43,10 @@ struct pm_moe_slot {
 extern const struct pm_schema pm_moe_layer_schema, pm_moe_counts_schema, pm_moe_totals_schema,
     pm_moe_time_schema;
 
+/* The recorder's number of one of these: pm_facts_schema, set by the probe. Apart, so that nothing
+ * here needs Python. */
+extern unsigned (*pm_moe_schema)(const struct pm_schema *schema);
+
 /* Makes room for the layers of a model that is being loaded: those of the same worker are
  * forgotten, and those of the oldest one where PM_MOE_MODELS_MAX are held. */
 void pm_moe_model(uint16_t instance);

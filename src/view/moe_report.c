@@ -70,7 +70,7 @@ static void put_dead(struct pm_buf *buf, const struct pm_moe_sums *sums)
             dead += layer->n[e] == 0;
         experts += layer->selections > 0 ? layer->fact.experts : 0;
     }
-    (void)pm_buf_printf(buf, "  %-12s%llu of %llu were never chosen", "dead experts",
+    (void)pm_buf_printf(buf, "  %-12s%llu of %llu experts were never chosen", "dead",
                         (unsigned long long)dead, (unsigned long long)experts);
     for (size_t i = 0; i < sums->n_layers && listed < DEAD_LISTED; i++) {
         const struct pm_moe_sum *layer = &sums->layers[i];
