@@ -3,6 +3,7 @@
  */
 #include "trace/parse.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,12 +54,14 @@ enum pm_parse_result pm_parse_skip_value(struct pm_parse *parse)
     if (memchr("0123456789-tfnNIi", first, 17) == NULL)
         return pm_parse_bad(parse, parse->p, "a value");
     uint32_t p = parse->p;
-    while (p < parse->used && text[p] > ' ' && text[p] != ',' && text[p] != ']' && text[p] != '}')
+    while (p < parse->used &&
+           (isalnum(text[p]) || text[p] == '.' || text[p] == '+' || text[p] == '-'))
         p++;
     if (p == parse->used)
         return PM_PARSE_MORE;
-    if (p == parse->p)
-        return pm_parse_bad(parse, p, "a value");
+    /* A quote or an opening bracket here would leave the scan's idea of strings. */
+    if (text[p] > ' ' && text[p] != ',' && text[p] != ']' && text[p] != '}')
+        return pm_parse_bad(parse, p, "the end of a value");
     parse->p = p;
     return PM_PARSE_OK;
 }

@@ -348,6 +348,21 @@ static void says_where_it_is_damaged(void **state)
     pm_trace_free(trace);
 }
 
+/* A quote that nobody opened: where reading stops must not depend on the pieces. */
+static void a_lost_quote(void **state)
+{
+    (void)state;
+    static const char bad[] = EVENTS("{" X "}, id\": 16101, \"tid\": 16101, \"args\": {\"a\": 1}}");
+    for (size_t chunk = 1; chunk < sizeof(bad); chunk++) {
+        struct pm_trace_options options = {.chunk_bytes = chunk};
+        struct pm_trace *trace = load_with(bad, sizeof(bad) - 1, &options);
+        assert_int_equal(trace->events.n, 1);
+        assert_int_equal(trace->loss.code, -PM_ECORRUPT);
+        assert_int_equal(trace->loss.at, strstr(bad, "id\":") + 2 - bad);
+        pm_trace_free(trace);
+    }
+}
+
 static void refuses_what_is_no_trace(void **state)
 {
     (void)state;
@@ -496,6 +511,7 @@ int main(void)
         cmocka_unit_test(nesting_without_end),
         cmocka_unit_test(every_prefix),
         cmocka_unit_test(says_where_it_is_damaged),
+        cmocka_unit_test(a_lost_quote),
         cmocka_unit_test(refuses_what_is_no_trace),
         cmocka_unit_test(gzip_of_several_members),
         cmocka_unit_test(gzip_cut_or_damaged),
