@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
+import json
 import os
 import pty
 import re
@@ -15,11 +17,12 @@ from pathlib import Path
 
 from blocks import ROOT, Block, Unit
 
-sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "scripts"), str(ROOT / "tests" / "cli")]
 
 import demo
 import serving
 import tiny
+from test_trace import server as trace_of_a_server
 
 DEFAULT_DIR = "/tmp/vllm_profiling"
 # What a CPU and a tiny model need beside the words of a document.
@@ -87,12 +90,26 @@ class World:
         text = text.replace(DEFAULT_DIR, str(sessions)).replace("build/release", os.path.relpath(serving.BUILD, ROOT))
         return text if port is None else text.replace("8000", str(port))
 
-    def run(self, block: Block, sessions: Path, cwd: Path, port: int | None = None) -> None:
+    def traces(self) -> Path:
+        """A folder with the traces that the guides name: of two ranks, before and after a change, and one to read."""
+        folder = self.fresh("traces")
+        (folder / "profiler_output").mkdir()
+        slow = {"rank1": 1.5, "after": 2.0}
+        for name in (
+            "rank0.pt.trace.json.gz", "rank1.pt.trace.json.gz", "before.json.gz", "after.json.gz", "trace.json",
+            "profiler_output/trace.json",
+        ):  # fmt: skip
+            made = trace_of_a_server(rank=int("rank1" in name), steps=6, slow=slow.get(name.split(".")[0], 1.0))
+            text = json.dumps(made).encode()
+            (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+        return folder
+
+    def run(self, block: Block, sessions: Path, cwd: Path, port: int | None = None, **extra: str) -> None:
         """Runs a block that ends; AssertionError with what it said when it ends otherwise than it should."""
         text = self.adapted(block.text, sessions, port)
         command = ("python", "-c", text) if block.language == "python" else (*SHELL, HEAD + text)
         done = subprocess.run(
-            command, cwd=cwd, env=self.environment(sessions), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            command, cwd=cwd, env=self.environment(sessions, **extra), stdin=subprocess.DEVNULL, capture_output=True, text=True,
             timeout=600,
         )  # fmt: skip
         said = f"{text}\n--- standard output\n{done.stdout[-3000:]}\n--- standard error\n{done.stderr[-3000:]}"

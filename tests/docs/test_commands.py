@@ -6,6 +6,7 @@ import re
 
 import pytest
 from blocks import ROOT, Unit, all_units, documents, parse
+from running import serving
 
 UNITS = all_units()
 
@@ -30,6 +31,10 @@ def test_block(unit, world, session_of):
         return
     starts = re.search(r"^(?!profilemate doctor).*(\bvllm serve (?!--help)|api_server --model)", block.text, re.M)
     assert not starts, f"{block.name} starts a server: put <!-- test: serve --> above it"
+    if block.asks("traces"):
+        package = {"PYTHONPATH": str(ROOT / "python"), "PROFILEMATE_PROGRAM": str(serving.PROGRAM)}
+        world.run(block, world.fresh("sessions"), world.traces(), **package)
+        return
     session = world.copy_of(session_of("simple" if block.asks("session simple") else "full"))
     world.run(block, session.parent, ROOT if block.asks("checkout") else session)
 
