@@ -24,69 +24,13 @@
 #include "hook/read.h"
 #include "probe/graph_capture.h"
 #include "probe/graph_read.h"
+#include "probe/graph_schema.h"
 #include "probe/probe.h"
 #include "probe/worker_now.h"
 #include "session/attrs.h"
 
-/* clang-format off */
-#define D(record, member_, type_, doc_) {.name = #member_, .type = PM_TYPE_##type_, .offset = offsetof(struct record, desc.member_), .unit = "", .kind = PM_KIND_ID, .agg = PM_AGG_NONE, .doc = doc_}
-#define DESCRIPTOR(record)                                                                  \
-    D(record, num_tokens, U32, "the descriptor's tokens"),                                  \
-    D(record, num_reqs, I32, "the descriptor's requests; -1: None"),                        \
-    D(record, num_active_loras, U16, "the descriptor's active LoRA adapters"),              \
-    D(record, variant, U16, "tells graphs apart that are alike in all the rest"),           \
-    D(record, mode, U8, "0 NONE, 1 PIECEWISE, 2 FULL, 3 an encoder's"),                     \
-    D(record, uniform, U8, "for batches whose requests have as many tokens each"),          \
-    D(record, has_lora, U8, "for batches with LoRA adapters"),                              \
-    D(record, holder, U8, "1 CUDAGraphWrapper, 2 CudaGraphManager, 3 a drafter's, 4 breakable, 5 microbatches, 6 an encoder's, 0 none or unknown")
-#define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_graph_pass, member, type, unit, kind, agg, doc)
-static const struct pm_field pass_fields[] = {
-    F(step, U64, "", ID, PM_AGG_NONE, "number of the step"),
-    F(at_ns, U64, "ns", TIME, PM_AGG_NONE, "the replay of the first piece began; eager: the model did"),
-    F(dur_ns, U32, "ns", DURATION, PM_AGG_SUM, "first piece's begin to last piece's end, host clock; 0: eager"),
-    F(launch_ns, U32, "ns", DURATION, PM_AGG_SUM, "inside the replays of its pieces alone"),
-    F(tokens, U32, "tokens", COUNT, PM_AGG_SUM, "scheduled; 0 beside the step's model"),
-    F(padding, U32, "tokens", COUNT, PM_AGG_SUM, "computed for nothing"),
-    DESCRIPTOR(pm_graph_pass),
-    F(pieces, U16, "graphs", COUNT, PM_AGG_SUM, "graph objects replayed"),
-    F(instance, U16, "", ID, PM_AGG_NONE, "n-th worker of the process"),
-    F(outcome, U8, "", ID, PM_AGG_CLASS, "0 piecewise, 1 full, 2 captured, 3 aside; eager: 4 unknown why, 5 skip_compiled, 6 no_descriptor, 7 too_large, 8 not_uniform, 9 dispatched_none, 10 not_replayed"),
-};
-#undef F
-#define F(member, type, unit, kind, doc) PM_FIELD(struct pm_graph_usage, member, type, unit, kind, PM_AGG_NONE, doc)
-static const struct pm_field usage_fields[] = {
-    F(replays, U64, "replays", GAUGE, "since the process began"),
-    DESCRIPTOR(pm_graph_usage),
-    F(instance, U16, "", ID, "n-th worker of the process"),
-};
-#undef F
-#undef DESCRIPTOR
-#undef D
-/* clang-format on */
-
-static const struct pm_schema pass_schema = {
-    .name = "graph_pass",
-    .stream = PM_STREAM_CORE,
-    .payload_bytes = sizeof(struct pm_graph_pass),
-    .classes = PM_GRAPH_OUTCOMES_COUNT,
-    .doc =
-        "How the model of each step was run where CUDA graphs are on: from which, or why eagerly.",
-    .fields = pass_fields,
-    .n_fields = sizeof pass_fields / sizeof *pass_fields,
-};
-
-static const struct pm_schema usage_schema = {
-    .name = "graph_usage",
-    .stream = PM_STREAM_CORE,
-    .payload_bytes = sizeof(struct pm_graph_usage),
-    .classes = 1,
-    .doc = "Replays of each CUDA graph so far, told again at the head of each segment.",
-    .fields = usage_fields,
-    .n_fields = sizeof usage_fields / sizeof *usage_fields,
-};
-
-static const struct pm_schema *const schemas[] = {&pm_graph_capture_schema, &pass_schema,
-                                                  &usage_schema};
+static const struct pm_schema *const schemas[] = {&pm_graph_capture_schema, &pm_graph_pass_schema,
+                                                  &pm_graph_usage_schema};
 
 /* A replay that is under way: its first piece has been seen. */
 struct replay {
@@ -120,7 +64,7 @@ static void record(const struct pm_graph_pass *fact)
 {
     struct pm_recorder *rec = pm_facts();
     struct pm_graph_pass *room =
-        rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&pass_schema)) : NULL;
+        rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&pm_graph_pass_schema)) : NULL;
     if (room == NULL)
         return;
     *room = *fact;
@@ -400,7 +344,8 @@ static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
     for (uint32_t i = 0; stream == PM_STREAM_CORE && i < pm_graphs.n_entries; i++) {
         const struct pm_graph_entry *entry = &pm_graphs.entries[i];
         struct pm_graph_usage *fact =
-            entry->replays > 0 ? pm_recorder_reserve(rec, pm_facts_schema(&usage_schema)) : NULL;
+            entry->replays > 0 ? pm_recorder_reserve(rec, pm_facts_schema(&pm_graph_usage_schema))
+                               : NULL;
         if (fact == NULL)
             continue;
         fact->replays = entry->replays;

@@ -13,40 +13,8 @@
 
 #include "hook/read.h"
 #include "probe/graph_read.h"
+#include "probe/graph_schema.h"
 #include "probe/worker_now.h"
-
-/* clang-format off */
-#define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_graph_capture, member, type, unit, kind, agg, doc)
-#define D(member_, type_, doc_) {.name = #member_, .type = PM_TYPE_##type_, .offset = offsetof(struct pm_graph_capture, desc.member_), .unit = "", .kind = PM_KIND_ID, .agg = PM_AGG_NONE, .doc = doc_}
-static const struct pm_field capture_fields[] = {
-    F(at_ns, U64, "ns", TIME, PM_AGG_NONE, "the capture of its first piece began"),
-    F(dur_ns, U64, "ns", DURATION, PM_AGG_SUM, "to the end of its last piece's, what ran between them included"),
-    F(capture_ns, U64, "ns", DURATION, PM_AGG_SUM, "inside the captures of its pieces alone"),
-    D(num_tokens, U32, "the descriptor's tokens"),
-    D(num_reqs, I32, "the descriptor's requests; -1: None"),
-    D(num_active_loras, U16, "the descriptor's active LoRA adapters"),
-    D(variant, U16, "tells graphs apart that are alike in all the rest"),
-    D(mode, U8, "1 PIECEWISE, 2 FULL, 3 an encoder's"),
-    D(uniform, U8, "for batches whose requests have as many tokens each"),
-    D(has_lora, U8, "for batches with LoRA adapters"),
-    D(holder, U8, "1 CUDAGraphWrapper, 2 CudaGraphManager, 3 a drafter's, 4 breakable, 5 microbatches, 6 an encoder's, 0 unknown"),
-    F(pieces, U32, "graphs", COUNT, PM_AGG_SUM, "graph objects that it is made of"),
-    F(instance, U16, "", ID, PM_AGG_NONE, "n-th worker of the process"),
-    F(when, U8, "", ID, PM_AGG_NONE, "0 at start-up, 1 at run time, 2 again by vLLM's own capturing after steps had been run"),
-};
-#undef D
-#undef F
-/* clang-format on */
-
-const struct pm_schema pm_graph_capture_schema = {
-    .name = "graph_capture",
-    .stream = PM_STREAM_KEEP, /* a few hundred at start-up, wanted for the whole run */
-    .payload_bytes = sizeof(struct pm_graph_capture),
-    .classes = 1,
-    .doc = "One per CUDA graph that was captured to be kept, its pieces together.",
-    .fields = capture_fields,
-    .n_fields = sizeof capture_fields / sizeof *capture_fields,
-};
 
 #define CAPTURES_MAX 4       /* under way at a time; vLLM has one */
 #define UNLABELLED_MAX 65536 /* of one manager's capture() */

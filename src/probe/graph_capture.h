@@ -49,6 +49,4 @@ void pm_capture_ubatch_enter(struct pm_call *call);
 void pm_capture_encoder_enter(struct pm_call *call);
 void pm_capture_labelled_leave(struct pm_call *call); /* of these three */
 
-extern const struct pm_schema pm_graph_capture_schema;
-
 #endif
