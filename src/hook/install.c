@@ -292,6 +292,33 @@ static enum hook_state put_wrapper(const struct hook *hook, PyObject *module)
     return state;
 }
 
+bool pm_facts_hook(PyObject *owner, const struct pm_probe *probe, const struct pm_target *target)
+{
+    size_t p = 0;
+    while (p < pm_probes_count && pm_probes[p] != probe)
+        p++;
+    if (!table.owner || p == pm_probes_count || !table.probes[p].armed)
+        return false;
+    struct pm_wrapper_types *types = &table.owner->types;
+    const char *last = strrchr(target->qualname, '.');
+    PyObject *name = PyUnicode_InternFromString(last ? last + 1 : target->qualname);
+    PyObject *raw = name ? raw_attribute(owner, name) : NULL, *wrapper = raw;
+    if (raw && pm_wrapper_check(types, raw))
+        Py_INCREF(wrapper);
+    else
+        wrapper = raw ? pm_wrapper_new(types, raw) : NULL;
+    bool done = wrapper && pm_wrapper_add(types, wrapper, &table.probes[p], target) == 0 &&
+                (wrapper == raw || PyObject_SetAttr(owner, name, wrapper) == 0);
+    pm_guard_discard();
+    Py_XDECREF(wrapper);
+    Py_XDECREF(raw);
+    Py_XDECREF(name);
+    tell(&(struct hook){.module = target->module,
+                        .qualname = target->qualname,
+                        .state = done ? HOOK_PATCHED : HOOK_MISSING});
+    return done;
+}
+
 static void call_ready(const struct hook *hook, PyObject *module)
 {
     for (const struct target *entry = hook->targets; entry; entry = entry->next) {

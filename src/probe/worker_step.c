@@ -467,7 +467,8 @@ static const struct pm_target targets[] = {
 
 static bool enabled(const struct pm_settings *settings)
 {
-    return settings->forward_pass || settings->cpu_timing || settings->cuda_graph ||
+    return settings->forward_pass || settings->cpu_timing || settings->encoder_decoder ||
+           settings->cuda_graph ||
            settings->moe != 0;
 }
 

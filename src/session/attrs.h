@@ -21,6 +21,8 @@
 #define PM_ATTR_RUNNER "runner"               /* module of the model runner class */
 #define PM_ATTR_MODEL "model"
 #define PM_ATTR_INSTANCE_ID "instance_id"
+/* encoder_decoder, vision_language, audio_language, multimodal, encoder_only, decoder_only */
+#define PM_ATTR_MODEL_TYPE "model_type"
 /* engine configuration: config.<vLLM's name>: max_num_seqs, max_num_batched_tokens, max_model_len,
  * gpu_memory_utilization, block_size, num_gpu_blocks, enable_prefix_caching,
  * enable_chunked_prefill, async_scheduling, cudagraph_mode, enforce_eager, dtype, kv_cache_dtype,

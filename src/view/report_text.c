@@ -9,6 +9,7 @@
 #include "view/report_model.h"
 
 #include "view/custom.h"
+#include "view/encoder_decoder.h"
 
 #include <string.h>
 
@@ -382,6 +383,8 @@ static void put_report(struct page *page, const struct pm_report *report, bool b
             pm_kv_report_text(page->buf, &engine->kv);
         }
     }
+    if (!brief)
+        (void)!pm_encoder_decoder_report(report->session, page->colour, page->buf);
     if (!brief)
         (void)!pm_custom_report(report->session, page->colour, page->buf);
     if (!brief || report->sums.lost + report->sums.damaged + report->sums.faults > 0)

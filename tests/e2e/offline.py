@@ -2,7 +2,8 @@
 
 The specification is a JSON object in the first argument:
   model      folder                              options    keyword arguments of LLM()
-  batches    list of lists of {prompt, max_tokens}: each inner list is one call of generate()
+  batches    list of lists of {prompt, max_tokens}: each inner list is one call of generate(); prompt is a text or token
+             ids; with "audio" or "image" the prompt has one of those, drawn from that seed (tiny_media.py)
 The result: tokens (per batch and prompt) and metrics (vLLM's own counters, by name, summed over labels).
 """
 
@@ -10,22 +11,26 @@ import json
 import sys
 
 
+def prompt_of(request: dict) -> dict:
+    prompt = {"prompt" if isinstance(request["prompt"], str) else "prompt_token_ids": request["prompt"]}
+    for kind in ("audio", "image"):
+        if kind in request:
+            import tiny_media
+
+            prompt["multi_modal_data"] = {kind: getattr(tiny_media, kind)(request[kind])}
+    return prompt
+
+
 def main() -> None:
     spec = json.loads(sys.argv[1])
     from vllm import LLM, SamplingParams
 
-    llm = LLM(
-        model=spec["model"],
-        dtype="float32",
-        max_model_len=1024,
-        gpu_memory_utilization=0.2,
-        disable_log_stats=False,
-        **spec.get("options", {}),
-    )
+    options = {"dtype": "float32", "max_model_len": 1024, "gpu_memory_utilization": 0.2, "disable_log_stats": False}
+    llm = LLM(model=spec["model"], **{**options, **spec.get("options", {})})
     tokens = []
     for batch in spec["batches"]:
         outputs = llm.generate(
-            [{"prompt_token_ids": request["prompt"]} for request in batch],
+            [prompt_of(request) for request in batch],
             [SamplingParams(temperature=0, ignore_eos=True, max_tokens=request["max_tokens"]) for request in batch],
             use_tqdm=False,
         )
