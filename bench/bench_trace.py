@@ -38,11 +38,18 @@ def arrow(ph, ident, tid, ts):
     )
 
 
-OPERATORS = ["aten::linear", "aten::matmul", "aten::mm", "aten::add_", "aten::copy_", "vllm::unified_attention_with_output"]
+OPERATORS = [
+    "aten::linear",
+    "aten::matmul",
+    "aten::mm",
+    "aten::add_",
+    "aten::copy_",
+    "vllm::unified_attention_with_output",
+]
 KERNELS = [
     "void flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<128, 64, 128, 4, false, false, cutlass::bfloat16_t>>",
     "nvjet_tst_128x64_64x8_1x2_h_bz_coopB_TNT",
-    "void vllm::fused_add_rms_norm_kernel<c10::BFloat16, 8>(c10::BFloat16*, c10::BFloat16*, c10::BFloat16 const*, float)",
+    "void vllm::fused_add_rms_norm_kernel<c10::BFloat16, 8>(c10::BFloat16*, c10::BFloat16 const*, float)",
     "triton_poi_fused_mul_silu_slice_0",
 ]
 
@@ -53,10 +60,59 @@ def gpu_worker(count):
         number += 1
         name = OPERATORS[number % len(OPERATORS)]
         shapes = [[1 + number % 256, 4096], [4096, 4096]]
-        made.append(event("cpu_op", name, 4711, ts, 40_000, {"External id": number, "Record function id": 0, "Concrete Inputs": ["", ""], "Input type": ["c10::BFloat16", "c10::BFloat16"], "Input Strides": [[4096, 1], [1, 4096]], "Input Dims": shapes, "Ev Idx": number}))
-        made.append(event("cuda_runtime", "cudaLaunchKernel", 4711, ts + 5_000, 4_200, {"External id": number, "cbid": 211, "correlation": 900_000 + number}))
+        made.append(
+            event(
+                "cpu_op",
+                name,
+                4711,
+                ts,
+                40_000,
+                {
+                    "External id": number,
+                    "Record function id": 0,
+                    "Concrete Inputs": ["", ""],
+                    "Input type": ["c10::BFloat16", "c10::BFloat16"],
+                    "Input Strides": [[4096, 1], [1, 4096]],
+                    "Input Dims": shapes,
+                    "Ev Idx": number,
+                },
+            )
+        )
+        made.append(
+            event(
+                "cuda_runtime",
+                "cudaLaunchKernel",
+                4711,
+                ts + 5_000,
+                4_200,
+                {"External id": number, "cbid": 211, "correlation": 900_000 + number},
+            )
+        )
         made.append(arrow("s", 900_000 + number, 4711, ts + 5_000))
-        made.append(event("kernel", KERNELS[number % len(KERNELS)], 7, ts + 15_000, 21_337, {"External id": number, "queued": 0, "device": 0, "context": 1, "stream": 7, "correlation": 900_000 + number, "registers per thread": 168, "shared memory": 98304, "blocks per SM": 0.969697, "warps per SM": 3.878788, "grid": [128, 1, 1], "block": [128, 1, 1], "est. achieved occupancy %": 6}))
+        made.append(
+            event(
+                "kernel",
+                KERNELS[number % len(KERNELS)],
+                7,
+                ts + 15_000,
+                21_337,
+                {
+                    "External id": number,
+                    "queued": 0,
+                    "device": 0,
+                    "context": 1,
+                    "stream": 7,
+                    "correlation": 900_000 + number,
+                    "registers per thread": 168,
+                    "shared memory": 98304,
+                    "blocks per SM": 0.969697,
+                    "warps per SM": 3.878788,
+                    "grid": [128, 1, 1],
+                    "block": [128, 1, 1],
+                    "est. achieved occupancy %": 6,
+                },
+            )
+        )
         made.append(arrow("f", 900_000 + number, 7, ts + 15_000))
         ts += 43_219
     return made
@@ -68,15 +124,35 @@ def python_frames(count):
         begin = ts
         for depth in range(12):
             number += 1
-            made.append(event("python_function", f"vllm/model_executor/models/llama.py({100 + depth * 7}): forward", 4711, begin + depth * 900, 60_000 - depth * 2_000, {"Python parent id": number - 1, "Python id": number, "Ev Idx": number}))
-        made.append(event("cpu_op", OPERATORS[number % len(OPERATORS)], 4711, begin + 12_000, 3_000, {"External id": number, "Record function id": 0, "Ev Idx": number}))
+            made.append(
+                event(
+                    "python_function",
+                    f"vllm/model_executor/models/llama.py({100 + depth * 7}): forward",
+                    4711,
+                    begin + depth * 900,
+                    60_000 - depth * 2_000,
+                    {"Python parent id": number - 1, "Python id": number, "Ev Idx": number},
+                )
+            )
+        made.append(
+            event(
+                "cpu_op",
+                OPERATORS[number % len(OPERATORS)],
+                4711,
+                begin + 12_000,
+                3_000,
+                {"External id": number, "Record function id": 0, "Ev Idx": number},
+            )
+        )
         ts += 61_003
     return made
 
 
 def write(folder, name, events):
     path = folder / f"{name}.json"
-    text = '{\n  "schemaVersion": 1,\n  "deviceProperties": [],\n  "traceEvents": [\n' + ",\n".join(events) + "\n  ]\n}\n"
+    text = (
+        '{\n  "schemaVersion": 1,\n  "deviceProperties": [],\n  "traceEvents": [\n' + ",\n".join(events) + "\n  ]\n}\n"
+    )
     path.write_text(text)
     packed = folder / f"{name}.json.gz"
     packed.write_bytes(gzip.compress(text.encode(), 6))

@@ -124,7 +124,7 @@ class Averages(list):
         for number, line in enumerate(cells):
             if number < 2:
                 lines.append(rule)
-            parts = zip(line, widths, columns)
+            parts = zip(line, widths, columns, strict=False)
             lines.append("  ".join(f"{text:{align}{width}}" for text, width, (_, _, align) in parts).rstrip())
         lines.append(rule)
         lines.append(f"Self CPU time total: {_time(self.self_cpu_time_total)}")
@@ -223,7 +223,7 @@ class Trace:
 def load_trace(path: str | os.PathLike[str]) -> Trace:
     """A trace that torch.profiler wrote, .json or .json.gz. ValueError says what is wrong with it."""
     trace = Trace(path)
-    trace.report  # reads it now: a bad path should not show up later
+    _ = trace.report  # reads it now: a bad path should not show up later
     return trace
 
 

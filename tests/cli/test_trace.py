@@ -21,17 +21,41 @@ def server(rank: int = 0, steps: int = 4, slow: float = 1.0) -> dict:
     for i in range(steps):
         t, c = 1000 * i, 100 * i
         events += [
-            x("user_annotation", f"execute_context_0(0)_generation_{i + 1}({i + 1})", 1, t, 400, **{"External id": c + 1}),
+            x(
+                "user_annotation",
+                f"execute_context_0(0)_generation_{i + 1}({i + 1})",
+                1,
+                t,
+                400,
+                **{"External id": c + 1},
+            ),
             x("cpu_op", "aten::linear", 1, t + 10, 100, **{"External id": c + 2}),
             x("cpu_op", "aten::mm", 1, t + 20, 80, **{"External id": c + 3, "Input Dims": [[i + 1, 64], [64, 32]]}),
             x("cuda_runtime", "cudaLaunchKernel", 1, t + 30, 10, **{"External id": c + 3, "correlation": c + 3}),
-            x("kernel", "void gemm<float>(float, float)", 7, t + 60, 200 * slow, **{"External id": c + 3, "correlation": c + 3, "device": rank, "stream": 7}),
+            x(
+                "kernel",
+                "void gemm<float>(float, float)",
+                7,
+                t + 60,
+                200 * slow,
+                **{"External id": c + 3, "correlation": c + 3, "device": rank, "stream": 7},
+            ),
             {"ph": "s", "id": c + 3, "pid": 1, "tid": 1, "ts": t + 30, "cat": "ac2g", "name": "ac2g"},
             {"ph": "f", "id": c + 3, "pid": 0, "tid": 7, "ts": t + 60, "cat": "ac2g", "name": "ac2g", "bp": "e"},
             x("cuda_runtime", "cudaLaunchKernel", 1, t + 200, 10, correlation=c + 4),
             x("kernel", "ncclDevKernel_AllReduce_Sum", 9, t + 300, 100, correlation=c + 4, device=rank, stream=9),
             x("cuda_runtime", "cudaMemcpyAsync", 1, t + 380, 10, correlation=c + 5),
-            x("gpu_memcpy", "Memcpy DtoH (Device -> Pinned)", 7, t + 500, 10, correlation=c + 5, device=rank, stream=7, bytes=8000),
+            x(
+                "gpu_memcpy",
+                "Memcpy DtoH (Device -> Pinned)",
+                7,
+                t + 500,
+                10,
+                correlation=c + 5,
+                device=rank,
+                stream=7,
+                bytes=8000,
+            ),
         ]
     return {
         "schemaVersion": 1,
@@ -48,7 +72,11 @@ def trace(tmp_path):
 
     def write(document: dict | str | bytes, name: str = "trace.json"):
         path = tmp_path / name
-        data = document if isinstance(document, bytes) else (document if isinstance(document, str) else json.dumps(document)).encode()
+        data = (
+            document
+            if isinstance(document, bytes)
+            else (document if isinstance(document, str) else json.dumps(document)).encode()
+        )
         path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
         return path
 
@@ -60,11 +88,20 @@ def rows(shown) -> list[dict]:
     return list(csv.DictReader(io.StringIO(shown.stdout)))
 
 
-# ---- the tables --------------------------------------------------------------------------------------------------------
+# ---- the tables ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--kernels"], ["--steps"], ["--findings"], ["--group-by-shape"], ["--sort", "flops"], ["--kernels", "--steps"]]
+    "words",
+    [
+        [],
+        ["--kernels"],
+        ["--steps"],
+        ["--findings"],
+        ["--group-by-shape"],
+        ["--sort", "flops"],
+        ["--kernels", "--steps"],
+    ],
 )
 def test_the_text_keeps_to_100_columns(cli, trace, words):
     for documents in ([server()], [server(0), server(1)]):
@@ -128,7 +165,11 @@ def test_several_ranks(cli, trace):
 def test_the_rank_may_come_from_the_name(cli, trace):
     document = server()
     del document["distributedInfo"]
-    for name, rank in (("dp0_pp0_tp1_rank_12.pt.trace.json.gz", 12), ("worker-rank3.177.pt.trace.json", 3), ("frank.json", None)):
+    for name, rank in (
+        ("dp0_pp0_tp1_rank_12.pt.trace.json.gz", 12),
+        ("worker-rank3.177.pt.trace.json", 3),
+        ("frank.json", None),
+    ):
         shown = json.loads(cli("trace", "--format", "json", trace(document, name)).stdout)
         assert shown["files"][0]["rank"] == rank
 
@@ -162,7 +203,7 @@ def test_broken_utf8_comes_out_as_utf8(cli, trace):
     assert rows(cli("trace", "--format", "csv", path))[0]["name"] == "a\ufffd\ufffd\ufffd"
 
 
-# ---- damage ------------------------------------------------------------------------------------------------------------
+# ---- damage ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_trace_that_is_cut_off(cli, trace):
@@ -233,7 +274,7 @@ def test_misuse(cli, words, said):
     assert said in one_sentence(shown.stderr)
 
 
-# ---- stacks ------------------------------------------------------------------------------------------------------------
+# ---- stacks ----------------------------------------------------------------------------------------------------------
 
 
 def test_device_time_by_stack(cli, trace, tmp_path):
@@ -267,7 +308,7 @@ def test_stacks_that_cannot_be_written(cli, trace, tmp_path):
     assert shown.returncode == 1 and "cannot write" in one_sentence(shown.stderr.splitlines()[-1])
 
 
-# ---- diff --------------------------------------------------------------------------------------------------------------
+# ---- diff ------------------------------------------------------------------------------------------------------------
 
 
 def test_diff(cli, trace):
@@ -299,7 +340,7 @@ def test_diff_of_what_comes_and_goes(cli, trace):
     ]
 
 
-# ---- cut ---------------------------------------------------------------------------------------------------------------
+# ---- cut -------------------------------------------------------------------------------------------------------------
 
 
 def names(path) -> list[str]:
@@ -315,7 +356,9 @@ def test_cut_keeps_events_and_the_rest_byte_for_byte(cli, trace, tmp_path):
     assert (shown.returncode, shown.stdout) == (0, "")
     assert "12 of 45 events" in shown.stderr
     cut = json.loads(out.read_text())
-    assert {k: v for k, v in cut.items() if k != "traceEvents"} == {k: v for k, v in document.items() if k != "traceEvents"}
+    assert {k: v for k, v in cut.items() if k != "traceEvents"} == {
+        k: v for k, v in document.items() if k != "traceEvents"
+    }
     assert list(cut) == list(document)
     expected = [e for e in document["traceEvents"] if e["ph"] == "M" or 1000 <= e["ts"] < 2000]
     assert cut["traceEvents"] == expected

@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 
 import pytest
 from program import BUILD
@@ -46,7 +47,9 @@ def text_of(value, rng: random.Random) -> str:
     if isinstance(value, str):
         text = json.dumps(value, ensure_ascii=rng.random() < 0.7)
         if rng.random() < 0.1:
-            text = '"' + "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else c for c in text[1:-1] if c not in '"\\') + '"'
+            text = (
+                '"' + "".join(f"\\u{ord(c):04x}" if ord(c) < 0x10000 else c for c in text[1:-1] if c not in '"\\') + '"'
+            )
         return text
     return json.dumps(value)
 
@@ -86,7 +89,29 @@ def number(rng: random.Random) -> Raw:
 
 def string(rng: random.Random) -> str:
     return "".join(
-        rng.choice(["a", "aten::mm", " ", '"', "\\", "/", "{", "}", "[", "]", ",", ":", "\n", "\x00", "\x1f", "ä", "€", "😀", "\ud83d"])
+        rng.choice(
+            [
+                "a",
+                "aten::mm",
+                " ",
+                '"',
+                "\\",
+                "/",
+                "{",
+                "}",
+                "[",
+                "]",
+                ",",
+                ":",
+                "\n",
+                "\x00",
+                "\x1f",
+                "ä",
+                "€",
+                "😀",
+                "\ud83d",
+            ]
+        )
         for _ in range(rng.randrange(10))
     )
 
@@ -101,7 +126,9 @@ def anything(rng: random.Random, depth: int = 0):
         return rng.choice([None, True, False])
     if choice < 8:
         return [anything(rng, depth + 1) for _ in range(rng.randrange(4))]
-    return Duplicates((rng.choice(["a", "ts", "args", string(rng)]), anything(rng, depth + 1)) for _ in range(rng.randrange(4)))
+    return Duplicates(
+        (rng.choice(["a", "ts", "args", string(rng)]), anything(rng, depth + 1)) for _ in range(rng.randrange(4))
+    )
 
 
 def event(rng: random.Random) -> Duplicates:
@@ -121,7 +148,9 @@ def event(rng: random.Random) -> Duplicates:
         (string(rng), anything(rng)),
     ]
     rng.shuffle(arguments)
-    members.append(("args", rng.choice([Duplicates(arguments), Duplicates(arguments), Duplicates(arguments), anything(rng)])))
+    members.append(
+        ("args", rng.choice([Duplicates(arguments), Duplicates(arguments), Duplicates(arguments), anything(rng)]))
+    )
     members.append((string(rng), anything(rng)))
     if rng.random() < 0.2:
         members.append(rng.choice(members[1:8]))
@@ -198,7 +227,9 @@ def close(ours: int, theirs: int) -> bool:
 KNOWN = ("cpu_op", "kernel", "runtime")
 
 
-@pytest.mark.parametrize("options", [(), ("chunk=61", "scan=1"), ("chunk=200", "scan=2")], ids=["whole", "plain", "sse2"])
+@pytest.mark.parametrize(
+    "options", [(), ("chunk=61", "scan=1"), ("chunk=200", "scan=2")], ids=["whole", "plain", "sse2"]
+)
 def test_sound_traces_of_any_spelling(tmp_path, options):
     rng = random.Random(5)
     texts = {}
@@ -218,7 +249,7 @@ def test_sound_traces_of_any_spelling(tmp_path, options):
         assert code == 0, path
         assert events == count, path
         assert len(rows) == len(kept), path
-        for row, (kind, start, dur, name, arguments) in zip(rows, kept):
+        for row, (kind, start, dur, name, arguments) in zip(rows, kept, strict=False):
             compared += 1
             assert row[0] == kind and row[5] == f"{name}.", path
             assert close(int(row[1]), start), path
@@ -250,12 +281,12 @@ def test_damaged_traces_never_say_more_than_they_hold(tmp_path):
     cut_short = 0
     for path, whole in sound.items():
         code, events, rows = found[path]
-        if b'"traceEvents"' in open(whole, "rb").read().split(b"traceEvents", 1)[0]:
+        if b'"traceEvents"' in Path(whole).read_bytes().split(b"traceEvents", 1)[0]:
             continue
         _, all_events, all_rows = found[whole]
         assert code in (-10, -8, 0), path  # cut off, no trace, or only white space is gone
         assert events <= all_events
-        if open(whole, "rb").read().count(b'traceEvents"') <= 1:
+        if Path(whole).read_bytes().count(b'traceEvents"') <= 1:
             assert rows == all_rows[: len(rows)], path
             cut_short += len(rows) < len(all_rows)
     assert cut_short > ROUNDS / 4

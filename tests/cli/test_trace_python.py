@@ -58,7 +58,7 @@ def test_what_is_wrong_is_said(trace, tmp_path):  # noqa: F811
 
     with pytest.raises(ValueError, match="no traceEvents"):
         profilemate.load_trace(trace({"a": 1}))
-    with pytest.raises(ValueError, match="none.json"):
+    with pytest.raises(ValueError, match=r"none\.json"):
         profilemate.load_trace(tmp_path / "none.json")
     loaded = profilemate.load_trace(trace(server()))
     with pytest.raises(ValueError, match="metric should be one of"):

@@ -10,7 +10,9 @@ import pytest
 import trace_oracle as oracle
 
 FILES = sorted(oracle.SHARED.glob("*.json.gz")) if oracle.SHARED.is_dir() else []
-pytestmark = pytest.mark.skipif(not FILES, reason=f"no traces in {oracle.SHARED} (PM_SHARED_TRACES names another folder)")
+pytestmark = pytest.mark.skipif(
+    not FILES, reason=f"no traces in {oracle.SHARED} (PM_SHARED_TRACES names another folder)"
+)
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.name.split(".")[0])
 
 
@@ -67,7 +69,8 @@ def test_the_averages_are_torchs(cli, traces, path, by_shape):
     rows = list(csv.DictReader(io.StringIO(shown.stdout)))
     assert shown.stdout.startswith("name,calls,self_cpu_us,cpu_us,self_device_us,device_us,")
     ours = {
-        (r["name"], r["on"] == "device", "annotation" in r["kind"], r["input_shapes"] if by_shape else ""): r for r in rows
+        (r["name"], r["on"] == "device", "annotation" in r["kind"], r["input_shapes"] if by_shape else ""): r
+        for r in rows
     }
     assert len(ours) == len(rows)
     assert set(ours) == set(expected)

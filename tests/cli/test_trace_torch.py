@@ -85,7 +85,13 @@ def test_by_name(cli, profiled):
     name, profiler, path = profiled
     averages = profiler.key_averages()
     rows = table(cli, path)
-    compare(rows, averages, lambda r: (r["name"], "annotation" in r["kind"]), lambda a: (a.key, a.is_user_annotation), name == "all")
+    compare(
+        rows,
+        averages,
+        lambda r: (r["name"], "annotation" in r["kind"]),
+        lambda a: (a.key, a.is_user_annotation),
+        name == "all",
+    )
     if name == "all":
         assert sum(int(r["flops"]) > 0 for r in rows) >= 7, "conv2d, mm, addmm, bmm, baddbmm, add, mul"
 
@@ -175,15 +181,25 @@ def test_the_sort_orders_are_torchs(cli, profiled):
             getattr(a, key) for a in sorted(profiler.key_averages(), key=lambda a: getattr(a, key), reverse=True)[:10]
         ]
         rows = table(cli, "--sort", key, "--limit", "10", path)
-        column = {"self_cpu_time_total": "self_cpu_us", "cpu_time_total": "cpu_us", "count": "calls", "cpu_time": "cpu_mean_us"}
+        column = {
+            "self_cpu_time_total": "self_cpu_us",
+            "cpu_time_total": "cpu_us",
+            "count": "calls",
+            "cpu_time": "cpu_mean_us",
+        }
         assert [float(r[column[key]]) for r in rows] == pytest.approx(theirs, abs=0.002)
 
 
 def test_layers(cli, profiled):
-    name, profiler, path = profiled
+    name, _profiler, path = profiled
     rows = table(cli, "--layers", path)
     modules = {r["name"] for r in rows}
     if name == "all":
-        assert {"nn.Module: Conv2d_0", "nn.Module: Linear_0", "nn.Module: Linear_1", "nn.Module: LayerNorm_0"} <= modules
+        assert {
+            "nn.Module: Conv2d_0",
+            "nn.Module: Linear_0",
+            "nn.Module: Linear_1",
+            "nn.Module: LayerNorm_0",
+        } <= modules
     else:
         assert not modules

@@ -147,7 +147,7 @@ def torch_averages(trace: dict, by_shape: bool = False):
     return listed.key_averages(group_by_input_shapes=by_shape)
 
 
-# ---- devices, by intervals ---------------------------------------------------------------------------------------------
+# ---- devices, by intervals -------------------------------------------------------------------------------------------
 
 
 def union(intervals: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -52,11 +52,13 @@ def columns(table: str) -> list[dict[str, str]]:
     spans = [match.span() for match in re.finditer("-+", rule)]
     body = [line for line in lines if line.strip() and not line.startswith(("---", "Self"))]
     rows = [[line[a:b].strip() for a, b in spans] for line in body]
-    return [dict(zip(rows[0], row)) for row in rows[1:]]
+    return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
 
 
 def test_names_calls_and_times_are_those_of_vllms_own_table(tmp_path):
-    subprocess.run([sys.executable, ROOT / "tests/e2e/tiny.py", "llama", tmp_path / "model"], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, ROOT / "tests/e2e/tiny.py", "llama", tmp_path / "model"], check=True, capture_output=True
+    )
     script, out = tmp_path / "serve.py", tmp_path / "out"
     script.write_text(SERVE)
     out.mkdir()
