@@ -39,6 +39,8 @@ class Scheduler:
         return len(self.running), len(self.waiting)
     def schedule(self):
         return self.output
+    def update_from_output(self, scheduler_output, model_runner_output):
+        return {}
 '''
 WORKER = '''
 class Worker:
@@ -128,13 +130,14 @@ def main():
         sys.exit("bench_step: the extension is not loaded: put build/release/site on PYTHONPATH")
     worker_module.RUNNER, worker_module.RESULT = runner_module.GPUModelRunner(), object()
     bare_schedule = Scheduler.schedule.__wrapped__
+    bare_update = Scheduler.update_from_output.__wrapped__
     bare_execute, bare_sample = Worker.execute_model.__wrapped__, Worker.sample_tokens.__wrapped__
     junk = bytearray(8 << 20)
 
     def sweep():
         junk[::64] = bytes(len(junk) // 64)
 
-    print(f"{'requests':>8} {'caches':>6} {'schedule':>10} {'worker':>10} {'sum':>10} {'plain Python':>13} {'ratio':>6}   us per step")
+    print(f"{'requests':>8} {'caches':>6} {'schedule':>10} {'update':>8} {'worker':>8} {'sum':>8} {'plain Python':>13} {'ratio':>6}   us per step")
     for n in (1, 32, 256):
         scheduler, worker = Scheduler(), Worker()
         worker.compile_or_warm_up_model()
@@ -153,7 +156,14 @@ def main():
         for request in scheduler.requests.values():
             request.num_computed_tokens = 150
             request.num_tokens = 150
+        sampled = scheduler_module.Holder(sampled_token_ids=[[7] for _ in range(n)])
         plain = PlainPython()
+
+        def hooked_update(output):
+            Scheduler.update_from_output(scheduler, output, sampled)
+
+        def unhooked_update(output):
+            bare_update(scheduler, output, sampled)
 
         def hooked_worker(output):
             worker.execute_model(output)
@@ -165,19 +175,22 @@ def main():
 
         for caches, sweeper in (("hot", None), ("cold", sweep)):
             rounds = arguments.rounds if sweeper is None else max(50, arguments.rounds // 20)
-            taken = {name: [] for name in ("schedule", "bare schedule", "worker", "bare worker", "plain")}
+            taken = {name: [] for name in ("schedule", "bare schedule", "update", "bare update", "worker", "bare worker", "plain")}
             for i in range(rounds):
                 scheduler.output = outputs[i % 64]
                 taken["schedule"].append(timed(Scheduler.schedule, scheduler, sweeper))
                 taken["bare schedule"].append(timed(bare_schedule, scheduler, sweeper))
+                taken["update"].append(timed(hooked_update, scheduler.output, sweeper))
+                taken["bare update"].append(timed(unhooked_update, scheduler.output, sweeper))
                 taken["worker"].append(timed(hooked_worker, scheduler.output, sweeper))
                 taken["bare worker"].append(timed(bare_worker, scheduler.output, sweeper))
                 taken["plain"].append(timed(lambda s: plain.schedule(s, bare_schedule), scheduler, sweeper))
             us = {name: statistics.median(values) / 1000 for name, values in taken.items()}
             schedule, work = us["schedule"] - us["bare schedule"], us["worker"] - us["bare worker"]
+            update = us["update"] - us["bare update"]
             rival = us["plain"] - us["bare schedule"]
             print(
-                f"{n:8} {caches:>6} {schedule:10.2f} {work:10.2f} {schedule + work:10.2f} {rival:13.2f} {rival / schedule:6.1f}"
+                f"{n:8} {caches:>6} {schedule:10.2f} {update:8.2f} {work:8.2f} {schedule + update + work:8.2f} {rival:13.2f} {rival / schedule:6.1f}"
             )
 
 
