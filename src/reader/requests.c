@@ -100,8 +100,8 @@ static int on_queued(struct pm_requests *requests, const uint8_t *payload)
         pm_track_turn(&requests->track, tracked, (fact.flags & PM_QUEUED_IN_UPDATE) != 0);
     else
         tracked = pm_track_add(&requests->track, id);
-    if (tracked == NULL)
-        return -PM_ENOMEM;
+    if (tracked == NULL) /* too many at a time: told of at its end */
+        return 0;
     struct pm_request_fact *now = &tracked->request.fact;
     if (fact.turn <= 1) {
         now->queued_ns = fact.at_ns;
@@ -182,7 +182,7 @@ static int on_member(struct pm_requests *requests, const uint8_t *payload)
                             tracked->request.fact.state != PM_REQUEST_STATE_WAITING))
         tracked = pm_track_add(&requests->track, id);
     if (tracked == NULL)
-        return -PM_ENOMEM;
+        return 0;
     switch (fact.event) {
     case PM_REQUEST_LEFT:
         pm_track_ends(&requests->track, tracked, false);
@@ -213,7 +213,7 @@ static int on_snapshot(struct pm_requests *requests, const struct pm_request_fac
         return 0;
     struct pm_tracked *tracked = pm_track_add(&requests->track, id);
     if (tracked == NULL)
-        return -PM_ENOMEM;
+        return 0;
     tracked->request.fact = *fact;
     if (fact->giving == 0)
         return 0;

@@ -53,3 +53,14 @@ def test_the_files_at_the_top_are_of_one_rank_and_the_other_has_its_own(ran):
 def test_ranks_are_in_different_processes(ran):
     pids = {row["rank"]: row["pid"] for row in results.native(ran.session, "worker_step")}
     assert len(set(pids.values())) == 2
+
+
+def test_what_the_scheduler_knows_is_told_once(ran):
+    other = ran.session / "engine_0" / "rank_1"
+    for name in ("batch_utilization.csv", "preemption_events.csv", "request_lifecycle.csv"):
+        assert (ran.session / name).exists() and not (other / name).exists()
+    top = {row["operation"] for row in results.read_csv(ran.session / "cpu_operations_timing.csv")}
+    of_the_other = {row["operation"] for row in results.read_csv(other / "cpu_operations_timing.csv")}
+    assert {"scheduling", "output_processing", "batch_prep", "model_execution", "sampling"} <= top
+    assert {"batch_prep", "model_execution"} <= of_the_other <= top - {"scheduling", "output_processing"}
+    assert len(results.read_csv(ran.session / "request_lifecycle.csv")) == 24
