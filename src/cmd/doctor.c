@@ -313,6 +313,8 @@ static void check_setup(struct pm_findings *findings, char *const *command, size
     pm_doctor_python(findings, &subject);
     pm_doctor_settings(findings);
     pm_doctor_command(findings, &subject);
+    pm_doctor_model(findings, &subject);
+    pm_doctor_frontend(findings);
     pm_doctor_output(findings);
 }
 

@@ -6,6 +6,7 @@
  *   doctor_setup.c    settings, where sessions go, the clock
  *   doctor_python.c   which Python and vLLM, how the extension gets in, which hooks exist
  *   doctor_custom.c   hooks of the user's own (VLLM_PROFILING_CUSTOM)
+ *   doctor_model.c    the model and the front end of a command
  *   doctor_session.c  a session: which hooks fired, what was lost, how its processes ended
  */
 #ifndef PM_CMD_DOCTOR_H
@@ -96,6 +97,10 @@ void pm_doctor_output(struct pm_findings *findings);
 
 /* doctor_python.c */
 void pm_doctor_python(struct pm_findings *findings, const struct pm_subject *subject);
+
+/* doctor_model.c */
+void pm_doctor_model(struct pm_findings *findings, const struct pm_subject *subject);
+void pm_doctor_frontend(struct pm_findings *findings);
 
 /* doctor_custom.c */
 struct pm_answers;
