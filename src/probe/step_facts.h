@@ -71,8 +71,8 @@ struct pm_step_request {
     uint32_t tokens;   /* scheduled for it in this step */
     uint32_t computed; /* tokens computed before this step */
     uint16_t instance;
-    uint8_t event; /* enum pm_request_event */
-    uint8_t phase; /* of this request: PM_PHASE_PREFILL or PM_PHASE_DECODE; 0 when it left */
+    uint8_t event;   /* enum pm_request_event */
+    uint8_t phase;   /* of this request: PM_PHASE_PREFILL or PM_PHASE_DECODE; 0 when it left */
     uint32_t blocks; /* preempted: KV blocks that it held */
     uint8_t reason;  /* preempted: enum pm_preempt_reason (session/request_facts.h) */
     uint8_t flags;   /* enum pm_request_flags */
@@ -107,7 +107,8 @@ struct pm_worker_step {
                        scheduler's */
     uint8_t runner; /* 1: gpu_model_runner, 2: the newer one */
     uint32_t flags; /* enum pm_worker_flags */
-    /* Inside sample_tokens: when each began, in ns after start_ns, and how long it took; 0: not seen. */
+    /* Inside sample_tokens: when each began, in ns after start_ns, and how long it took; 0: not
+     * seen. */
     uint32_t sampler_at_ns, sampler_ns;   /* logits to tokens (the newer runner computes the logits
                                              in it too) */
     uint32_t bookkeep_at_ns, bookkeep_ns; /* tokens into the runner's own state */

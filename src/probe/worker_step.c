@@ -15,65 +15,10 @@
 #include "probe/probe.h"
 #include "probe/step_facts.h"
 #include "probe/worker_now.h"
+#include "probe/worker_schema.h"
 #include "session/attrs.h"
 
-/* clang-format off */
-#define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_worker_step, member, type, unit, kind, agg, doc)
-static const struct pm_field worker_step_fields[] = {
-    F(step, U64, "", ID, PM_AGG_NONE, "number of the step, from 0 per worker"),
-    F(start_ns, U64, "ns", TIME, PM_AGG_NONE, "execute_model was entered"),
-    F(model_ns_at, U64, "ns", TIME, PM_AGG_NONE, "the model began; 0: it did not run"),
-    F(gpu_ns, U64, "ns", DURATION, PM_AGG_HIST, "device time of the model; 0: not measured"),
-    F(pre_ns, U32, "ns", DURATION, PM_AGG_HIST, "execute_model entered to model start"),
-    F(model_ns, U32, "ns", DURATION, PM_AGG_HIST, "model start to model end, host clock"),
-    F(post_ns, U32, "ns", DURATION, PM_AGG_HIST, "model end to the return of execute_model"),
-    F(sample_ns, U32, "ns", DURATION, PM_AGG_HIST, "sample_tokens; 0: the step has none"),
-    F(total_ns, U32, "ns", DURATION, PM_AGG_HIST, "execute_model entered to the end of the step"),
-    F(sync_ns, U32, "ns", DURATION, PM_AGG_HIST, "model start to vLLM's own synchronisation of the step; 0: see worker_sync"),
-    F(requests, U32, "requests", COUNT, PM_AGG_SUM, "requests in the step"),
-    F(tokens, U32, "tokens", COUNT, PM_AGG_SUM, "tokens in the step"),
-    F(instance, U16, "", ID, PM_AGG_NONE, "n-th worker of the process"),
-    F(phase, U8, "", ID, PM_AGG_CLASS, "as far as the worker can tell: 0 no tokens, 1 prefill, 2 decode"),
-    F(runner, U8, "", ID, PM_AGG_NONE, "1: gpu_model_runner, 2: the newer one, 0: neither was seen"),
-    F(flags, U32, "", FLAGS, PM_AGG_NONE, "1 model seen, 2 sampling seen, 4 asynchronous output, 8 on a device, 16 failed"),
-    F(sampler_at_ns, U32, "ns", GAUGE, PM_AGG_NONE, "from start_ns to the sampler's beginning"),
-    F(sampler_ns, U32, "ns", DURATION, PM_AGG_HIST, "the sampler; 0: not seen"),
-    F(bookkeep_at_ns, U32, "ns", GAUGE, PM_AGG_NONE, "from start_ns to the bookkeeping's beginning"),
-    F(bookkeep_ns, U32, "ns", DURATION, PM_AGG_HIST, "tokens into the runner's state; 0: not seen"),
-    F(draft_at_ns, U32, "ns", GAUGE, PM_AGG_NONE, "from start_ns to the beginning of drafting"),
-    F(draft_ns, U32, "ns", DURATION, PM_AGG_HIST, "proposing draft tokens; 0: not seen"),
-};
-#undef F
-#define F(member, type, unit, kind, doc) PM_FIELD(struct pm_worker_sync, member, type, unit, kind, PM_AGG_NONE, doc)
-static const struct pm_field worker_sync_fields[] = {
-    F(step, U64, "", ID, "number of the step"),
-    F(sync_at_ns, U64, "ns", TIME, "get_output returned: the step's output was known"),
-    F(instance, U32, "", ID, "n-th worker of the process"),
-};
-#undef F
-/* clang-format on */
-
-static const struct pm_schema worker_step_schema = {
-    .name = "worker_step",
-    .stream = PM_STREAM_CORE,
-    .payload_bytes = sizeof(struct pm_worker_step),
-    .classes = PM_PHASE_CLASSES,
-    .doc = "One per step that a worker executed: where its time went.",
-    .fields = worker_step_fields,
-    .n_fields = sizeof worker_step_fields / sizeof *worker_step_fields,
-};
-
-static const struct pm_schema worker_sync_schema = {
-    .name = "worker_sync",
-    .stream = PM_STREAM_CORE,
-    .payload_bytes = sizeof(struct pm_worker_sync),
-    .classes = 1,
-    .doc = "When the output of a step became known, where that was after the step had returned.",
-    .fields = worker_sync_fields,
-    .n_fields = sizeof worker_sync_fields / sizeof *worker_sync_fields,
-};
-
-static const struct pm_schema *const schemas[] = {&worker_step_schema, &worker_sync_schema};
+static const struct pm_schema *const schemas[] = {&pm_worker_step_schema, &pm_worker_sync_schema};
 
 /* A worker seen in this process. self is compared, never followed. */
 struct worker {
@@ -239,7 +184,7 @@ static void finish_step(uint64_t end_ns)
         return;
     if (fact->step == 0)
         pm_recorder_identify(rec, PM_ROLE_WORKER, -1, -1);
-    struct pm_worker_step *room = pm_recorder_reserve(rec, pm_facts_schema(&worker_step_schema));
+    struct pm_worker_step *room = pm_recorder_reserve(rec, pm_facts_schema(&pm_worker_step_schema));
     if (room != NULL) {
         *room = *fact;
         pm_recorder_commit(rec, room);
@@ -412,7 +357,7 @@ static void get_output_leave(struct pm_call *call)
         pending->output = NULL;
         struct pm_recorder *rec = pm_facts();
         struct pm_worker_sync *fact =
-            rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&worker_sync_schema)) : NULL;
+            rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&pm_worker_sync_schema)) : NULL;
         if (fact != NULL) {
             fact->step = pending->step;
             fact->sync_at_ns = call->end_ns;
@@ -468,8 +413,7 @@ static const struct pm_target targets[] = {
 static bool enabled(const struct pm_settings *settings)
 {
     return settings->forward_pass || settings->cpu_timing || settings->encoder_decoder ||
-           settings->cuda_graph ||
-           settings->moe != 0;
+           settings->cuda_graph || settings->moe != 0;
 }
 
 static void reset(void)

@@ -14,8 +14,9 @@
 
 #define PM_TRACK_NEVER UINT64_MAX
 #define PM_TRACK_NEXT (UINT64_MAX - 1) /* closes_at: with the next update, whichever it is */
-#define PM_TRACK_OPEN_MAX (1u << 18)   /* requests at a time; others are told of at their end only \
-                                        */
+#define PM_TRACK_OPEN_MAX                                                                          \
+    (1u << 18) /* requests at a time; others are told of at their end only                         \
+                */
 
 struct pm_tracked {
     struct pm_request request;

@@ -12,10 +12,11 @@
  * Between the two a request is followed by the step_request facts (probe/step_facts.h). Who is in a
  * batch is recorded when it changes, never once a step, so the moments of a request's outputs are
  * those of the updates of the steps that it was in: it gives an output in each step from the one
- * whose step_request fact has PM_REQUEST_GIVES to the last before it leaves, is preempted or is over.
+ * whose step_request fact has PM_REQUEST_GIVES to the last before it leaves, is preempted or is
+ * over.
  *
- * The moment of an output is when update_from_output returned. Times are CLOCK_MONOTONIC ns, 0 where
- * the thing did not happen.
+ * The moment of an output is when update_from_output returned. Times are CLOCK_MONOTONIC ns, 0
+ * where the thing did not happen.
  */
 #ifndef PM_SESSION_REQUEST_FACTS_H
 #define PM_SESSION_REQUEST_FACTS_H
@@ -53,7 +54,7 @@ struct pm_request_queued {
     uint32_t max_tokens;
     int32_t priority;
     uint16_t instance;
-    uint16_t turn; /* 1; 2 and up: a streaming session goes on */
+    uint16_t turn;  /* 1; 2 and up: a streaming session goes on */
     uint32_t flags; /* enum pm_queued_flags */
 };
 
@@ -63,9 +64,9 @@ enum pm_queued_flags {
 };
 
 enum pm_request_state {
-    PM_REQUEST_STATE_WAITING = 1,   /* never scheduled */
-    PM_REQUEST_STATE_RUNNING = 2,   /* scheduled, and not preempted since */
-    PM_REQUEST_STATE_AWAY = 3,      /* preempted, not resumed yet */
+    PM_REQUEST_STATE_WAITING = 1, /* never scheduled */
+    PM_REQUEST_STATE_RUNNING = 2, /* scheduled, and not preempted since */
+    PM_REQUEST_STATE_AWAY = 3,    /* preempted, not resumed yet */
     PM_REQUEST_STATE_FINISHED = 4,
 };
 
@@ -131,12 +132,15 @@ struct pm_request_fact {
 /* The words of a finish reason ("" for none, "other" for one that is not known here). */
 static inline const char *pm_finish_reason_text(unsigned reason)
 {
-    static const char *const texts[PM_FINISH_COUNT] = {
-#define X(name, text, status) [PM_FINISH_##name] = text,
+    switch (reason) {
+#define X(name, text, status)                                                                      \
+    case PM_FINISH_##name:                                                                         \
+        return text;
         PM_FINISH_REASONS(X)
 #undef X
-    };
-    return texts[reason < PM_FINISH_COUNT ? reason : PM_FINISH_OTHER];
+    default:
+        return "other";
+    }
 }
 
 static inline const char *pm_preempt_reason_text(unsigned reason)
