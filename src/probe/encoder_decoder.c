@@ -261,7 +261,7 @@ static const struct pm_target targets[] = {
 
 static bool enabled(const struct pm_settings *settings)
 {
-    return settings->encoder_decoder;
+    return settings->encoder_decoder && settings->preset != PM_PRESET_SIMPLE;
 }
 
 const struct pm_probe pm_probe_encoder_decoder = {

@@ -184,7 +184,7 @@ static const struct pm_target targets[] = {
 
 static bool enabled(const struct pm_settings *settings)
 {
-    return settings->cpu_timing;
+    return settings->cpu_timing && settings->preset != PM_PRESET_SIMPLE;
 }
 
 const struct pm_probe pm_probe_frontend = {
