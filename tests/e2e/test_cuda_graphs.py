@@ -5,7 +5,9 @@ vLLM's own lists and counters."""
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -170,3 +172,53 @@ def test_nothing_of_ours_failed(case):
     report = json.loads(results.profilemate("report", "--json", case.session).stdout)
     assert report["own_cost"]["faults"] == 0
     assert report["records"]["lost"] == 0
+
+
+# ---- the seeds' own lines, and those of the guide, on files with data ----
+
+SEEDS = """
+wc -l cuda_graph_captures.csv
+sort -t',' -k6 -rn cuda_graph_usage.csv | head -5
+cat cuda_graph_usage.csv | cut -d',' -f2 | sort | uniq -c
+total_replays=$(awk -F',' 'NR>1 {sum+=$6} END {print sum}' cuda_graph_usage.csv)
+echo "Total CUDA graph replays: $total_replays"
+"""
+
+
+def shell(script: str, folder: Path) -> str:
+    environment = serving.clean_environment()
+    environment["PATH"] = f"{serving.PROGRAM.parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        ("bash", "-euc", script), cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_seeds_command_lines(case):
+    lines = shell(SEEDS, case.session).splitlines()
+    assert lines[0] == f"{len(read(case, 'captures')) + 1} cuda_graph_captures.csv"
+    assert lines[-1] == f"Total CUDA graph replays: {sum(replays(case).values())}"
+    most = max(int(row["replay_count"]) for row in read(case, "usage"))
+    assert lines[1].endswith(f",{most}")
+
+
+def test_the_seeds_pandas_lines(case):
+    import pandas as pd
+
+    graphs = pd.read_csv(case.session / "cuda_graph_usage.csv")
+    top_graphs = graphs.nlargest(10, "replay_count")
+    assert top_graphs["replay_count"].sum() == sum(replays(case).values())
+    assert str(graphs["uniform"].dtype) == str(graphs["has_lora"].dtype) == "bool"
+    assert str(graphs["num_tokens"].dtype) == "int64"
+    assert pd.read_csv(case.session / "cuda_graph_timeline.csv")["duration_ms"].dtype == "float64"
+
+
+def test_the_guides_blocks(driven, tmp_path):
+    """tests/docs runs them on a CPU's session, where the files have their headers only."""
+    guide = (serving.ROOT / "docs" / "CUDA_GRAPHS.md").read_text()
+    blocks = re.findall(r"^```(bash|python)\n(.*?)^```$", guide, re.M | re.S)
+    assert len(blocks) >= 8
+    session = Path(shutil.copytree(driven["older"].session, tmp_path / driven["older"].session.name))
+    for language, text_of in blocks:
+        shell(text_of if language == "bash" else f"python - <<'END'\n{text_of}END\n", session)

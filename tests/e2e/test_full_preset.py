@@ -124,5 +124,20 @@ def test_native_steps_agree_with_the_rows(served):
 
 
 def test_the_doctor_finds_the_hooks_that_fired(served):
-    done = results.profilemate("doctor", served.session)
+    done = results.profilemate("doctor", "--all", served.session)
     assert "Scheduler.schedule" in done.stdout and "Worker.execute_model" in done.stdout
+
+
+def test_without_graphs_the_graph_files_have_their_headers_only(served):
+    files = {
+        name: (served.session / f"cuda_graph_{name}.csv").read_text() for name in ("captures", "usage", "timeline")
+    }
+    assert files == {
+        "captures": "runtime_mode,num_tokens,num_reqs,uniform,has_lora,capture_time_sec\n",
+        "usage": "runtime_mode,num_tokens,num_reqs,uniform,has_lora,replay_count\n",
+        "timeline": "timestamp_sec,descriptor,duration_ms\n",
+    }
+    assert results.native(served.session, "graph_pass") == []
+    doctor = results.profilemate("doctor", "--all", served.session).stdout
+    quiet = next(line for line in doctor.splitlines() if "torch.cuda.graphs:CUDAGraph.replay" in line)
+    assert "in place, never called; normal where no CUDA graph is replayed: on a CPU" in quiet
