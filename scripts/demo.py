@@ -87,7 +87,7 @@ def main() -> int:
     for path in sorted(p for p in session.rglob("*") if p.is_file() and "records" not in p.parts):
         print(f"    {path.relative_to(session)}  {path.stat().st_size} bytes")
     say(f"the facts they were made from: {relative(session / 'records')}")
-    say(f"yours: {relative(serving.PROGRAM)} run -- vllm serve MODEL    (README.md has more; ./test quick runs the tests)")
+    say(f"for yours: {relative(serving.PROGRAM)} run -- vllm serve MODEL    (more in README.md)")
     return 0
 
 

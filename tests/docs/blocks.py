@@ -29,7 +29,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("bash", "sh", "python")
 WORDS = re.compile(
-    r"(session( simple| full)?|traces|checkout|serve( once)?|while serving|exit \d+|slow|console|header( simple)? \S+|skip: .+)"
+    r"(session( simple| full)?|traces|checkout|serve( once)?|while serving|exit \d+|slow|console|"
+    r"header( simple)? \S+|skip: .+)"
 )
 
 
@@ -77,7 +78,7 @@ def wishes(text: str, where: str) -> list[str]:
 
 def parse(path: Path) -> list[Block]:
     found: list[Block] = []
-    document, wants, fence, block = str(path.relative_to(ROOT)), [], "", None
+    document, wants, fence, indent, block = str(path.relative_to(ROOT)), [], "", "", None
     for number, line in enumerate(path.read_text().splitlines(), 1):
         bare = line.strip()
         if block is not None:
@@ -92,9 +93,8 @@ def parse(path: Path) -> list[Block]:
             wants = []
         elif match := re.fullmatch(r"<!-- test: (.*) -->", bare):
             wants = wishes(match[1], f"{document}:{number}")
-        elif bare:
-            if wants:
-                raise ValueError(f"{document}:{number}: a `test:` comment stands above something that is no block")
+        elif bare and wants:
+            raise ValueError(f"{document}:{number}: a `test:` comment stands above something that is no block")
     if block is not None:
         raise ValueError(f"{document}:{block.line}: this block is never closed")
     return found

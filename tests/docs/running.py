@@ -1,4 +1,4 @@
-"""Runs the blocks of the documents as a reader would: at a terminal, with `profilemate`, `vllm` and `python` on PATH."""
+"""Runs the blocks of the documents as a reader would: at a terminal, with `profilemate`, `vllm`, `python` on PATH."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from blocks import ROOT, Block, Unit
 
 sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "scripts"), str(ROOT / "tests" / "cli")]
 
-import demo
-import serving
-import tiny
-from test_trace import server as trace_of_a_server
+import demo  # noqa: E402
+import serving  # noqa: E402
+import tiny  # noqa: E402
+from test_trace import server as trace_of_a_server  # noqa: E402
 
 DEFAULT_DIR = "/tmp/vllm_profiling"
 # What a CPU and a tiny model need beside the words of a document.
-OPTIONS = "--served-model-name MODEL tiny --dtype float32 --max-model-len 1024 --gpu-memory-utilization 0.2 --enforce-eager"
+OPTIONS = (
+    "--served-model-name MODEL tiny --dtype float32 --max-model-len 1024 --gpu-memory-utilization 0.2 --enforce-eager"
+)
 # A reader's shell has no pipefail, a test's should; but `sort … | head` would then fail by SIGPIPE now and then, unless
 # head reads to the end.
 SHELL = ("bash", "-euo", "pipefail", "-c")
@@ -109,8 +111,8 @@ class World:
         text = self.adapted(block.text, sessions, port)
         command = ("python", "-c", text) if block.language == "python" else (*SHELL, HEAD + text)
         done = subprocess.run(
-            command, cwd=cwd, env=self.environment(sessions, **extra), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=600,
+            command, cwd=cwd, env=self.environment(sessions, **extra), stdin=subprocess.DEVNULL, capture_output=True,
+            text=True, timeout=600,
         )  # fmt: skip
         said = f"{text}\n--- standard output\n{done.stdout[-3000:]}\n--- standard error\n{done.stderr[-3000:]}"
         assert done.returncode == block.exit_code, f"{block.name} ended with {done.returncode}:\n{said}"
@@ -165,6 +167,8 @@ class World:
         """The session, with its files, in a sessions' folder that a block may do with as it likes."""
         sessions = self.fresh("copy")
         session = shutil.copytree(served.session, sessions / served.session.name)
-        done = subprocess.run([serving.PROGRAM, "export", "--quiet", session], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [serving.PROGRAM, "export", "--quiet", session], capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == 0, done.stderr
         return session

@@ -35,7 +35,7 @@ def hooks() -> str:
     for (probe,) in rows_of(ROOT / "src/probe/probes.def", "X"):
         path = ROOT / "src/probe" / f"{probe}.def"
         for row in rows_of(path, "T") if path.exists() else []:
-            _hook, module, name, _kind, flags, since, quiet = row
+            _hook, module, name, _kind, _flags, since, quiet = row
             place = places.setdefault((module, name), [[], since, []])
             place[0].append(probe)
             if quiet != "NULL" and quiet not in place[2]:

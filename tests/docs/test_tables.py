@@ -70,7 +70,8 @@ def calls(text: str) -> list[list[str]]:
     code += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"```.*?```", "", text, flags=re.S))
     found = []
     for part in code:
-        for match in re.finditer(r"(?:^|[\s(|;])profilemate ([^\n|;)#&]*)", re.sub(r"\$\([^)]*\)", "", part.replace("\\\n", " "))):
+        part = re.sub(r"\$\([^)]*\)", "", part.replace("\\\n", " "))
+        for match in re.finditer(r"(?:^|[\s(|;])profilemate ([^\n|;)#&]*)", part):
             words = [word.strip("\"'") for word in match[1].split()]
             found.append(words[: words.index("--")] if "--" in words else words)
     return found
@@ -80,11 +81,9 @@ def group_of(words: list[str]) -> str:
     """The sub-command, also where it has two words."""
     two = " ".join(words[:2])
     if len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
-        listed = subprocess.run([serving.PROGRAM, words[0], "--help"], capture_output=True, text=True, timeout=60).stdout
-        if re.search(rf"^usage: profilemate {two}\b|^\s+profilemate {two}\b|^\s+{words[1]} ", listed, re.M):
-            own = subprocess.run([serving.PROGRAM, *words[:2], "--help"], capture_output=True, text=True, timeout=60)
-            if own.returncode == 0 and f"profilemate {two}" in own.stdout:
-                return two
+        shown = subprocess.run([serving.PROGRAM, *words[:2], "--help"], capture_output=True, text=True, timeout=60)
+        if shown.returncode == 0 and shown.stdout.startswith(f"usage: profilemate {two} "):
+            return two
     return words[0]
 
 
