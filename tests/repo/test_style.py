@@ -32,7 +32,7 @@ def test_clang_format():
 
 def test_no_path_of_a_machine():
     tracked = subprocess.run(["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True)
-    banned = ["/ro" + "ot/", "/wo" + "rk/", ".lib" + "rary", "pypi" + ".org", "pythonhosted" + ".org"]
+    banned = ["/ro" + "ot/", "/wo" + "rk/", ".lib" + "rary/", "pypi" + ".org", "pythonhosted" + ".org"]
     wrong = []
     for name in tracked.stdout.split("\0"):
         path = ROOT / name
