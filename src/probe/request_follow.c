@@ -245,22 +245,34 @@ void pm_life_flush(struct pm_scheduler *scheduler, uint64_t at_ns)
     scheduler->ended.n = 0;
 }
 
-#define KEYFRAME_MAX 256 /* in the head of a segment: 50 KiB */
+#define KEYFRAME_MAX 256   /* requests in the head of a segment: 50 KiB */
+#define KEYFRAME_SCAN 4096 /* members looked at for it */
+
+static bool keyframe_one(struct pm_recorder *rec, struct pm_scheduler *scheduler, uint32_t slot)
+{
+    const struct pm_life *life = &scheduler->members.lives[slot];
+    if (scheduler->members.slots[slot].key == NULL || life->state == 0 ||
+        life->state == PM_REQUEST_STATE_FINISHED)
+        return false;
+    pm_request_record(rec, scheduler, &scheduler->members.slots[slot]);
+    return true;
+}
 
 void pm_life_keyframe(struct pm_recorder *rec, struct pm_scheduler *scheduler)
 {
-    struct pm_members *members = &scheduler->members;
+    const struct pm_members *members = &scheduler->members;
     uint32_t told = 0;
-    /* Those that run or have run first: the others are told again when they start. */
-    for (unsigned waiting = 0; waiting < 2 && members->lives != NULL; waiting++) {
-        for (uint32_t slot = 0; slot < members->n_slots && told < KEYFRAME_MAX; slot++) {
-            const struct pm_life *life = &members->lives[slot];
-            if (members->slots[slot].key == NULL || life->state == 0 ||
-                life->state == PM_REQUEST_STATE_FINISHED ||
-                (life->state == PM_REQUEST_STATE_WAITING) != (waiting == 1))
-                continue;
-            pm_request_record(rec, scheduler, &members->slots[slot]);
-            told++;
-        }
+    if (members->lives == NULL)
+        return;
+    for (uint32_t i = 0; i < members->n_order && told < KEYFRAME_MAX; i++) {
+        if (members->order[i] != UINT32_MAX)
+            told += keyframe_one(rec, scheduler, members->order[i]);
+    }
+    /* Then what waits, as far as a glance goes: each is told of again when it starts. */
+    for (uint32_t slot = 0; slot < members->n_slots && slot < KEYFRAME_SCAN && told < KEYFRAME_MAX;
+         slot++) {
+        if (members->slots[slot].last_step == 0 ||
+            members->slots[slot].last_step != scheduler->prev)
+            told += keyframe_one(rec, scheduler, slot);
     }
 }

@@ -172,8 +172,18 @@ static void stop_leave(struct pm_call *call)
     struct pm_scheduler *scheduler = pm_scheduler_of(call->args[0]);
     struct pm_member *member = key != NULL ? pm_members_find(&scheduler->members, key) : NULL;
     Py_XDECREF(key);
-    if (member != NULL)
-        pm_life_turn_ends(scheduler, member);
+    const struct pm_life *life =
+        member != NULL ? pm_members_life(&scheduler->members, member) : NULL;
+    if (life == NULL || life->state == 0)
+        return;
+    pm_life_turn_ends(scheduler, member);
+    struct pm_counting c = {
+        .rec = pm_facts(),
+        .scheduler = scheduler,
+        .at_ns = call->end_ns,
+        .fact = {.step = scheduler->step},
+    };
+    pm_step_event(&c, member, &(struct pm_step_request){.event = PM_REQUEST_TURN});
 }
 
 #define stop_enter NULL

@@ -15,7 +15,7 @@ static const struct pm_field step_request_fields[] = {
     F(tokens, U32, "tokens", COUNT, "scheduled for it in this step"),
     F(computed, U32, "tokens", GAUGE, "computed before this step"),
     F(instance, U16, "", ID, "n-th scheduler of the process"),
-    F(event, U8, "", ID, "1 started, 2 resumed, 3 chunk, 4 joined, 5 left, 6 preempted, 7 decoding, 8 present"),
+    F(event, U8, "", ID, "1 started, 2 resumed, 3 chunk, 4 joined, 5 left, 6 preempted, 7 decoding, 8 present, 9 turn over"),
     F(phase, U8, "", ID, "1 prefill, 2 decode, 0 when it left"),
     F(blocks, U32, "blocks", COUNT, "preempted: KV blocks that it held"),
     F(reason, U8, "", ID, "preempted: 1 KV cache exhausted, 2 cache reset"),

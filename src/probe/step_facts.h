@@ -56,6 +56,7 @@ enum pm_request_event {
     PM_REQUEST_PREEMPTED = 6, /* lost its blocks in this step */
     PM_REQUEST_DECODING = 7,  /* first step as a decode */
     PM_REQUEST_PRESENT = 8,   /* keyframe: was in the batch when the segment began */
+    PM_REQUEST_TURN = 9, /* a turn of its streaming session is over with the update under way */
 };
 
 enum pm_request_flags {

@@ -155,6 +155,8 @@ void pm_track_ends(struct pm_track *track, struct pm_tracked *tracked, bool drop
 void pm_track_turn(struct pm_track *track, struct pm_tracked *tracked, bool in_update)
 {
     tracked->new_turn = true;
+    if (tracked->gives_from == PM_TRACK_NEVER || tracked->gives_until != PM_TRACK_NEVER)
+        return; /* over already */
     if (!in_update) {
         pm_track_ends(track, tracked, false);
         return;

@@ -176,7 +176,9 @@ static int on_member(struct pm_requests *requests, const uint8_t *payload)
         return 0;
     const char *id = pm_cursor_string(requests->cursor, fact.request);
     struct pm_tracked *tracked = pm_track_find(&requests->track, id);
-    if (tracked == NULL && fact.event == PM_REQUEST_LEFT) /* it is over: the step after tells so */
+    if (tracked == NULL &&
+        (fact.event == PM_REQUEST_LEFT ||
+         fact.event == PM_REQUEST_TURN)) /* it is over: the step after tells so */
         return 0;
     if (tracked == NULL || (fact.event == PM_REQUEST_STARTED &&
                             tracked->request.fact.state != PM_REQUEST_STATE_WAITING))
@@ -186,6 +188,9 @@ static int on_member(struct pm_requests *requests, const uint8_t *payload)
     switch (fact.event) {
     case PM_REQUEST_LEFT:
         pm_track_ends(&requests->track, tracked, false);
+        return 0;
+    case PM_REQUEST_TURN:
+        pm_track_turn(&requests->track, tracked, true);
         return 0;
     case PM_REQUEST_PREEMPTED:
         return on_preempted(requests, tracked, &fact);

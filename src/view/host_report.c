@@ -191,9 +191,8 @@ static int requests_json(const struct pm_session *session, size_t engine, struct
         put_u64(json, "never_ran", lives.never_ran);
         pm_json_key(json, "finished");
         pm_json_object(json);
-        lives.finished[PM_FINISH_LENGTH] += lives.finished[PM_FINISH_IGNORED];
         for (unsigned i = 0; i < PM_FINISH_COUNT; i++)
-            if (lives.finished[i] > 0 && i != PM_FINISH_IGNORED)
+            if (lives.finished[i] > 0)
                 put_u64(json, i != 0 ? pm_finish_reason_text(i) : "unknown", lives.finished[i]);
         pm_json_end(json);
         put_u64(json, "prompt_tokens", lives.prompt_tokens);

@@ -181,7 +181,8 @@ static int count(struct pm_lives *lives, const struct pm_request *request)
     const bool over = fact->state == PM_REQUEST_STATE_FINISHED;
     lives->requests++;
     lives->open += !over;
-    lives->finished[fact->reason < PM_FINISH_COUNT ? fact->reason : PM_FINISH_OTHER] += over;
+    const unsigned reason = fact->reason == PM_FINISH_IGNORED ? PM_FINISH_LENGTH : fact->reason;
+    lives->finished[reason < PM_FINISH_COUNT ? reason : PM_FINISH_OTHER] += over;
     lives->never_ran += fact->started_ns == 0;
     lives->preempted_requests += fact->preemptions > 0;
     lives->prompt_tokens += fact->prompt_tokens;

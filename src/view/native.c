@@ -41,7 +41,8 @@ int pm_native_tables(const struct pm_session *session,
                 continue; /* told already */
             steps = steps || strcmp(schema->name, "sched_step") == 0 ||
                     strcmp(schema->name, "worker_step") == 0;
-            requests = requests || strcmp(schema->name, "request") == 0;
+            requests = requests || (strcmp(schema->name, "request") == 0 &&
+                                    pm_session_setting_on(session, "preemption", true));
             if (strcmp(schema->name, PM_NATIVE_STEPS) == 0 ||
                 strcmp(schema->name, PM_NATIVE_REQUESTS) == 0)
                 continue;
