@@ -106,7 +106,7 @@ static void execute_leave(struct pm_call *call)
     if (state.model.device) {
         const bool read_back =
             drained || due || ++state.steps >= (uint64_t)pm_facts_settings()->log_interval;
-        if (!pm_moe_graph_end(state.model.instance, read_back))
+        if (!pm_moe_graph_end(state.model.instance, read_back, drained))
             state.model.device = false;
         if (read_back)
             state.steps = 0;

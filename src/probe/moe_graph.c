@@ -136,11 +136,12 @@ static size_t take_layer(struct pm_moe_slot *slot, const int64_t *from)
     return used + (size_t)experts * experts + 1;
 }
 
-bool pm_moe_graph_end(uint16_t instance, bool read_back)
+bool pm_moe_graph_end(uint16_t instance, bool read_back, bool last)
 {
     PyObject *function = name_of("end");
-    PyObject *result = function != NULL ? PyObject_CallFunction(function, "IO", (unsigned)instance,
-                                                                read_back ? Py_True : Py_False)
+    PyObject *result = function != NULL ? PyObject_CallFunction(function, "IOO", (unsigned)instance,
+                                                                read_back ? Py_True : Py_False,
+                                                                last ? Py_True : Py_False)
                                         : NULL;
     uint64_t address = 0;
     const bool good = pm_u64(result, &address);

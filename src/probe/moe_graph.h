@@ -25,8 +25,8 @@ bool pm_moe_graph_device(uint16_t instance, PyObject *device, uint64_t most_rows
 PyObject *pm_moe_graph_capture(const struct pm_moe_slot *slot, PyObject *previous);
 
 /* Before and after a step. end: counts that have arrived are taken over; read_back: ask for them
- * again. False: it failed. */
+ * again; last: no step may follow for long. False: it failed. */
 bool pm_moe_graph_begin(uint16_t instance, uint32_t tokens);
-bool pm_moe_graph_end(uint16_t instance, bool read_back);
+bool pm_moe_graph_end(uint16_t instance, bool read_back, bool last);
 
 #endif

@@ -124,12 +124,19 @@ def begin(instance, tokens):
     models[instance].begin(tokens)
 
 
-def end(instance, read_back):
-    """After a step: nothing counts until the next; the address of counts that have come, or 0."""
+def end(instance, read_back, last):
+    """After a step: nothing counts until the next; the address of counts that have come, or 0.
+
+    last: there may be no other step for long. The device has nothing to do then, so that a few looks see the copy
+    arrive; they end after some tens of microseconds, come what may.
+    """
     model = models[instance]
     model.begin(0)
     address = model.poll()
     if read_back:
         model.read_back()
-        address = address or model.poll()
+        for _ in range(32 if last else 1):
+            address = model.poll() or address
+            if not model.reading:
+                break
     return address

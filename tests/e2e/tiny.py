@@ -147,8 +147,11 @@ def experts(weights: Weights, prefix: str, names: tuple[str, str, str], count: i
         weights.matrix(f"{prefix}.experts.{expert}.{down}.weight", hidden, inner)
 
 
-def make_moe(folder: Path, qwen: bool, seed: int) -> None:
-    """A Mixtral of two layers with 8 experts, 2 a token, or a Qwen3-MoE with 16 experts, 4 a token."""
+def make_moe(folder: Path, qwen: bool, seed: int, known: bool = False) -> None:
+    """A Mixtral of two layers with 8 experts, 2 a token, or a Qwen3-MoE with 16 experts, 4 a token.
+
+    known: the experts of a token follow from its id: in each layer token t goes to t % count and the one after it.
+    """
     hidden, layers, heads, kv_heads, head, inner, positions = 64, 2, 4, 2, 32, 64, 2048
     count, top_k = (16, 4) if qwen else (8, 2)
     ids = write_tokenizer(folder, positions)
@@ -206,11 +209,32 @@ def make_moe(folder: Path, qwen: bool, seed: int) -> None:
         experts(weights, block, names, count, hidden, inner)
     weights.ones("model.norm.weight", hidden)
     weights.matrix("lm_head.weight", VOCABULARY, hidden, 4.0)
+    if known:
+        know(weights.tensors, count)
     weights.save(folder)
+
+
+def know(tensors: dict[str, numpy.ndarray], count: int) -> None:
+    """Attention and experts add nothing, so that each layer's router sees the token's own unit vector."""
+    embedding = tensors["model.embed_tokens.weight"]
+    embedding[:] = 0
+    embedding[numpy.arange(VOCABULARY), numpy.arange(VOCABULARY) % count] = 8
+    for name, values in tensors.items():
+        if name.endswith((".o_proj.weight", ".w2.weight", ".down_proj.weight")):
+            values[:] = 0
+        elif name.endswith(".gate.weight"):
+            values[:] = 0
+            for expert in range(count):
+                values[expert, expert] = 4
+                values[expert, (expert - 1) % count] = 2
 
 
 def make_mixtral(folder: Path) -> None:
     make_moe(folder, qwen=False, seed=21)
+
+
+def make_mixtral_known(folder: Path) -> None:
+    make_moe(folder, qwen=False, seed=23, known=True)
 
 
 def make_qwen3_moe(folder: Path) -> None:
@@ -218,7 +242,7 @@ def make_qwen3_moe(folder: Path) -> None:
 
 
 # A new model is one function and one row here.
-MAKERS = {"llama": make_llama, "mixtral": make_mixtral, "qwen3-moe": make_qwen3_moe}
+MAKERS = {"llama": make_llama, "mixtral": make_mixtral, "mixtral-known": make_mixtral_known, "qwen3-moe": make_qwen3_moe}
 
 
 def make(name: str, folder: str | Path | None = None) -> Path:
