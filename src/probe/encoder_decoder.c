@@ -266,7 +266,7 @@ static bool enabled(const struct pm_settings *settings)
 
 const struct pm_probe pm_probe_encoder_decoder = {
     .name = "encoder_decoder",
-    .component = "encoder and cross-attention",
+    .component = NULL, /* its first hook is there in every vLLM, encoder or not */
     .enabled = enabled,
     .schemas = schemas,
     .n_schemas = sizeof schemas / sizeof *schemas,
