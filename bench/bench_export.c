@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "recorder/recorder.h"
 #include "view/view.h"
 

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "session/attrs.h"
 
 static struct sessions_options {

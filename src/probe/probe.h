@@ -104,9 +104,9 @@ bool pm_facts_identify(unsigned roles, int engine, int rank);
  * later. Values longer than 4 KiB are cut. (hook/session.c) */
 void pm_facts_attr(const char *key, const char *value) __attribute__((nonnull));
 
-/* Puts a target on a class that came about while the server ran, on the attribute that the last part
- * of its qualname names; once is enough. For a half of the same probe. False where it cannot be:
- * nothing has changed then. (hook/install.c) */
+/* Puts a target on a class that came about while the server ran, on the attribute that the last
+ * part of its qualname names; once is enough. For a half of the same probe. False where it cannot
+ * be: nothing has changed then. (hook/install.c) */
 bool pm_facts_hook(PyObject *owner, const struct pm_probe *probe, const struct pm_target *target);
 
 /* A line on stderr under the seeds' console rules, only with VERBOSE (hook/console.c); never

@@ -2,8 +2,8 @@
  * Probe sched_step: what each engine step was made of, from Scheduler.schedule.
  *
  * Runs in the engine core, on its scheduling thread, under the GIL. Records one sched_step per
- * call, and a step_request for every change of membership (probe/step_facts.h says what the fields
- * mean).
+ * call, and a step_request for every change of membership (session/step_facts.h says what the
+ * fields mean).
  */
 #include "probe/request_life.h"
 

@@ -13,7 +13,7 @@
 
 #include "probe/probe.h"
 #include "probe/scheduler.h"
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 
 extern const struct pm_schema pm_step_request_schema;
 

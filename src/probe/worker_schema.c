@@ -1,7 +1,7 @@
 /* See worker_schema.h. Constant data. */
 #include "probe/worker_schema.h"
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 
 /* clang-format off */
 #define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_worker_step, member, type, unit, kind, agg, doc)

@@ -1,4 +1,5 @@
-/* What the records of the probe worker_step look like (probe/step_facts.h says what they mean). */
+/* What the records of the probe worker_step look like (session/step_facts.h says what they mean).
+ */
 #ifndef PM_PROBE_WORKER_SCHEMA_H
 #define PM_PROBE_WORKER_SCHEMA_H
 

@@ -13,7 +13,7 @@
 
 #include "hook/read.h"
 #include "probe/probe.h"
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "probe/worker_now.h"
 #include "probe/worker_schema.h"
 #include "session/attrs.h"

@@ -5,7 +5,7 @@
 #ifndef PM_READER_ENGINE_FACTS_H
 #define PM_READER_ENGINE_FACTS_H
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "reader/reader.h"
 #include "session/request_facts.h"
 

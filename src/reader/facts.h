@@ -6,13 +6,13 @@
 #ifndef PM_READER_FACTS_H
 #define PM_READER_FACTS_H
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "session/request_facts.h"
 #include "reader/reader.h"
 
 #define PM_FACT_FIELDS_MAX 48
 
-/* How one schema's payload becomes one of the structs of probe/step_facts.h or
+/* How one schema's payload becomes one of the structs of session/step_facts.h or
  * session/request_facts.h. */
 struct pm_fact_map {
     int schema;     /* number in the process; -1: the process has no such facts */

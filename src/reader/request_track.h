@@ -9,7 +9,7 @@
 #define PM_READER_REQUEST_TRACK_H
 
 #include "base/gaps.h"
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "reader/requests.h"
 
 #define PM_TRACK_NEVER UINT64_MAX

@@ -32,8 +32,8 @@
 #define PM_ATTR_PARALLEL_PREFIX "parallel."
 /* setting.<field of settings.def> */
 #define PM_ATTR_SETTING_PREFIX "setting."
-/* hook.<module>:<qualname> = patched | missing | refused | off;  fired.<module>:<qualname> = mono ns of the
- * first call */
+/* hook.<module>:<qualname> = patched | missing | refused | off;  fired.<module>:<qualname> = mono
+ * ns of the first call */
 #define PM_ATTR_HOOK_PREFIX "hook."
 #define PM_ATTR_FIRED_PREFIX "fired."
 /* probe.<name> = on | off | disarmed: <why> */

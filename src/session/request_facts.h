@@ -9,8 +9,8 @@
  *   request          one when a request is over, with everything that is known of it; and, at the
  *                    head of a segment, one for each that is not over yet
  *
- * Between the two a request is followed by the step_request facts (probe/step_facts.h). Who is in a
- * batch is recorded when it changes, never once a step, so the moments of a request's outputs are
+ * Between the two a request is followed by the step_request facts (session/step_facts.h). Who is in
+ * a batch is recorded when it changes, never once a step, so the moments of a request's outputs are
  * those of the updates of the steps that it was in: it gives an output in each step from the one
  * whose step_request fact has PM_REQUEST_GIVES to the last before it leaves, is preempted or is
  * over.

@@ -7,7 +7,7 @@
 
 #include "base/number.h"
 #include "base/settings.h"
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "session/attrs.h"
 #include "session/hist.h"
 #include "view/outfile.h"

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "session/attrs.h"
 #include "view/columns.h"
 

@@ -4,7 +4,7 @@
  */
 #include "view/native.h"
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "reader/engine_facts.h"
 
 static const char *const phases[PM_PHASE_CLASSES] = {"empty", "prefill", "decode"};

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "session/attrs.h"
 
 static void put_u64(struct pm_json *json, const char *key, uint64_t value)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 
 static void add_level(struct pm_level *level, uint64_t value)
 {

@@ -14,7 +14,7 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "session/attrs.h"
 #include "session/hist.h"
 

@@ -5,7 +5,7 @@
 #ifndef PM_VIEW_UTILIZATION_H
 #define PM_VIEW_UTILIZATION_H
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "view/common.h"
 
 struct pm_utilization {

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "recorder/birth.h"
 #include "recorder/recorder.h"
 #include "session/attrs.h"

@@ -65,14 +65,14 @@ def crowded(llama, folder):
         server.stop(signal.SIGINT)
     session = results.only_session(sessions)
     results.wait_for((session / "request_lifecycle.csv").exists)
-    rows = results.native(session, "requests")
+    rows = sorted(results.native(session, "requests"), key=lambda row: row["queued_sec"])
     return SimpleNamespace(
         session=session,
         metrics=metrics,
         after=after,
         steps={step["step"]: step for step in results.native(session, "steps")},
-        rows=[row for row in rows if row["reason"] != "abort"],
-        aborted=[row for row in rows if row["reason"] == "abort"],
+        rows=rows[:-HUNG_UP],
+        hung_up=rows[-HUNG_UP:],
         report=json.loads(results.profilemate("report", "--json", session).stdout)["engines"][0],
     )
 
@@ -111,7 +111,7 @@ def test_drafts_are_those_of_metrics(crowded):
 
 def test_output_tokens_of_the_steps_are_those_of_the_requests(crowded):
     steps = sum(step["output_tokens"] or 0 for step in crowded.steps.values())
-    assert steps == sum(row["output_tokens"] for row in crowded.rows + crowded.aborted)
+    assert steps == sum(row["output_tokens"] for row in crowded.rows + crowded.hung_up)
 
 
 def test_times_are_those_of_metrics(crowded):
@@ -138,17 +138,20 @@ def test_times_are_those_of_metrics(crowded):
 
 
 def test_every_time_between_two_outputs_is_counted(crowded):
-    """ITL of all but aborted requests: as many as vLLM's, and their sum is last output minus first, over all."""
+    """As many times as vLLM counts, and their sum is last output minus first, over all requests."""
     itl = crowded.report["requests"]["itl"]
-    aborted = sum(row["outputs"] - 1 for row in crowded.aborted if row["outputs"])
-    assert itl["count"] - aborted == total(crowded.metrics, "vllm:inter_token_latency_seconds_count")
-    span = sum((row["last_token_sec"] - row["first_token_sec"]) * 1e3 for row in crowded.rows + crowded.aborted)
+    later = sum(row["outputs"] - 1 for row in crowded.hung_up if row["outputs"])
+    assert itl["count"] - later == total(crowded.metrics, "vllm:inter_token_latency_seconds_count")
+    span = sum((row["last_token_sec"] - row["first_token_sec"]) * 1e3 for row in crowded.rows + crowded.hung_up)
     assert abs(itl["count"] * itl["mean_ms"] - span) <= 0.001 * itl["count"] + 0.01
 
 
 def test_clients_that_hang_up_are_aborts(crowded):
-    assert len(crowded.aborted) == HUNG_UP
-    for row in crowded.aborted:
+    """vLLM may be through with an answer before it notices that nobody listens."""
+    assert len(crowded.rows) == 40
+    aborted = [row for row in crowded.hung_up if row["reason"] == "abort"]
+    assert aborted and {row["reason"] for row in crowded.hung_up} <= {"abort", "length"}
+    for row in aborted:
         assert row["state"] == "finished" and 0 < row["output_tokens"] < 800
         assert row["first_token_sec"] < row["last_token_sec"] <= row["finished_sec"]
 
@@ -160,10 +163,10 @@ def test_preemption_files_tell_the_same(crowded):
     assert {event["reason"] for event in preempted} == {"kv_cache_exhausted"}
     lost = sum(int(dict(pair.split("=") for pair in event["extra_info"].split(";"))["tokens_lost"])
                for event in preempted)  # fmt: skip
-    assert lost == sum(row["lost_tokens"] for row in crowded.rows + crowded.aborted)
+    assert lost == sum(row["lost_tokens"] for row in crowded.rows + crowded.hung_up)
     assert [e["event"] for e in events].count("resumed") == sum(
         event["event"] == "preempted" for event in events
-    ) - sum(row["last_preempted_sec"] > (row["last_resumed_sec"] or 0) for row in crowded.aborted if row["preemptions"])
+    ) - sum(row["last_preempted_sec"] > (row["last_resumed_sec"] or 0) for row in crowded.hung_up if row["preemptions"])
 
 
 def test_utilization_is_of_vllms_limits(crowded):

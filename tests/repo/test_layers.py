@@ -23,10 +23,7 @@ MAY_USE = {
 EXTRA = {
     "probe": {"hook/compat.h", "hook/read.h", "hook/guard.h"},
     # The table of hooks is data, which `doctor` reads without Python; the gate, which it asks, is pure C.
-    "cmd": {"probe/targets.def", "probe/step_facts.h", "hook/gate.h"},
-    # What the step facts mean: structs and enums, pure C.
-    "reader": {"probe/step_facts.h"},
-    "view": {"probe/step_facts.h"},
+    "cmd": {"probe/targets.def", "hook/gate.h"},
 }
 PYTHON_ROOMS = {"hook", "probe"}
 

@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "probe/step_facts.h"
+#include "session/step_facts.h"
 #include "reader/reader.h"
 #include "reader/steps.h"
 #include "recorder/recorder.h"
