@@ -46,6 +46,7 @@ extern int PyObject_GetOptionalAttr(PyObject *object, PyObject *name, PyObject *
 extern int _PyObject_LookupAttr(PyObject *object, PyObject *name, PyObject **ret_value)
     __attribute__((weak)); /* 3.7 to 3.12 */
 #endif
+#pragma weak PyCMethod_New
 #pragma weak PyType_FromModuleAndSpec
 #pragma weak PyType_GetModule
 #pragma weak PyType_GetModuleState
