@@ -23,6 +23,9 @@
 #define PM_TPFLAGS_HAVE_VECTORCALL (1ul << 11)       /* 3.8 */
 #define PM_TPFLAGS_METHOD_DESCRIPTOR (1ul << 17)     /* 3.8 */
 
+/* A macro over PyCMethod_New from 3.9 on, which 3.8 lacks; the function is in every version. */
+#undef PyCFunction_NewEx
+
 /* Flag of a code object: `async def` (Include/cpython/code.h). */
 #define PM_CO_COROUTINE 0x80
 
