@@ -28,7 +28,7 @@ import demo  # noqa: E402
 import serving  # noqa: E402
 import tiny  # noqa: E402
 
-COLUMNS = 84
+COLUMNS, LINES = 84, 56
 SESSIONS = Path("/tmp/vllm_profiling")
 
 # What the terminal looks like. A character cell is 8.4 by 18 at this size in every common monospaced font; textLength
@@ -98,6 +98,16 @@ def draw(title: str, text: str) -> str:
     return "\n".join([*out, "</g>", "</svg>", ""])
 
 
+def beginning(text: str) -> str:
+    """The first sections that have LINES lines together."""
+    kept: list[str] = []
+    for section in text.rstrip("\n").split("\n\n"):
+        if sum(part.count("\n") + 2 for part in [*kept, section]) > LINES:
+            return "\n\n".join([*kept, "  …"])
+        kept.append(section)
+    return text
+
+
 def main() -> None:
     SESSIONS.mkdir(mode=0o1777, exist_ok=True)
     before = set(SESSIONS.iterdir())
@@ -117,7 +127,7 @@ def main() -> None:
         text = on_a_terminal([str(serving.PROGRAM), "report", str(session)], environment)
     finally:
         shutil.rmtree(session)
-    (HERE / "report.svg").write_text(draw("profilemate report", text))
+    (HERE / "report.svg").write_text(draw("profilemate report", beginning(text)))
     print(HERE / "report.svg")
 
 
