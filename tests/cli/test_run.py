@@ -327,7 +327,9 @@ def test_ctrl_z_stops_both_and_continuing_goes_on_with_both(cli, tmp_path):
 
 
 def test_a_stop_sent_to_run_alone_stops_both(cli):
-    process = cli.start("run", "-q", "--", sys.executable, "-c", LISTENER)
+    # In a process group of its own: one that nobody in its session looks after (tests started in the background by a
+    # shell that has gone) is never stopped by SIGTSTP, by the kernel's rule.
+    process = cli.start("run", "-q", "--", sys.executable, "-c", LISTENER, preexec_fn=os.setpgrp)
     lines = lines_of(process)
     assert next(lines) == "ready"
     child = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
