@@ -203,7 +203,8 @@ static const struct pm_target targets[] = {
 };
 #undef T
 
-static const struct pm_schema *const schemas[] = {&pm_request_schema, &pm_request_queued_schema};
+static const struct pm_schema *const schemas[] = {&pm_request_schema, &pm_request_open_schema,
+                                                  &pm_request_queued_schema};
 
 static bool enabled(const struct pm_settings *settings)
 {

@@ -54,6 +54,7 @@ uint32_t pm_life_output_tokens(PyObject *request);
 void pm_life_keyframe(struct pm_recorder *rec, struct pm_scheduler *scheduler);
 
 extern const struct pm_schema pm_request_schema;
+extern const struct pm_schema pm_request_open_schema;
 extern const struct pm_schema pm_request_queued_schema;
 
 #endif

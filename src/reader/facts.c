@@ -192,6 +192,12 @@ void pm_fact_map_request(struct pm_fact_map *ret_map, const struct pm_process *p
                      COUNT(request_members));
 }
 
+void pm_fact_map_open(struct pm_fact_map *ret_map, const struct pm_process *process)
+{
+    pm_fact_map_make(ret_map, process, "request_open", sizeof(struct pm_request_fact),
+                     request_members, COUNT(request_members));
+}
+
 void pm_fact_take_fields(const struct pm_fact_map *map, const uint8_t *payload, void *ret_fact)
 {
     memset(ret_fact, 0, map->bytes);

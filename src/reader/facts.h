@@ -51,6 +51,7 @@ void pm_fact_map_member(struct pm_fact_map *ret_map, const struct pm_process *pr
 void pm_fact_map_update(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_queued(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_request(struct pm_fact_map *ret_map, const struct pm_process *process);
+void pm_fact_map_open(struct pm_fact_map *ret_map, const struct pm_process *process);
 
 /* The slow way of pm_fact_take. */
 void pm_fact_take_fields(const struct pm_fact_map *map, const uint8_t *payload, void *ret_fact);

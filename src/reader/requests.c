@@ -13,7 +13,7 @@
 
 struct pm_requests {
     struct pm_cursor *cursor; /* NULL: nothing to read */
-    struct pm_fact_map sched, member, update, queued, request;
+    struct pm_fact_map sched, member, update, queued, request, open;
     unsigned instance;
     struct pm_request_watch watch;
     struct pm_track track;
@@ -47,6 +47,7 @@ int pm_requests_open(struct pm_requests **ret_requests, const struct pm_session 
         pm_fact_map_update(&requests->update, which->process);
         pm_fact_map_queued(&requests->queued, which->process);
         pm_fact_map_request(&requests->request, which->process);
+        pm_fact_map_open(&requests->open, which->process);
         int rc = pm_cursor_open(&requests->cursor, which->process, PM_STREAM_CORE);
         if (rc != 0) {
             pm_requests_close(requests);
@@ -211,20 +212,22 @@ static int on_update(struct pm_requests *requests, const uint8_t *payload)
 }
 
 /* The head of a segment tells of a request whose beginning is not in the file any more. */
-static int on_snapshot(struct pm_requests *requests, const struct pm_request_fact *fact,
-                       const char *id)
+static int on_open(struct pm_requests *requests, const uint8_t *payload)
 {
-    if (pm_track_find(&requests->track, id) != NULL)
+    struct pm_request_fact fact;
+    pm_fact_take(&requests->open, payload, &fact);
+    const char *id = pm_cursor_string(requests->cursor, fact.request);
+    if (fact.instance != requests->instance || pm_track_find(&requests->track, id) != NULL)
         return 0;
     struct pm_tracked *tracked = pm_track_add(&requests->track, id);
     if (tracked == NULL)
         return 0;
-    tracked->request.fact = *fact;
-    if (fact->giving == 0)
+    tracked->request.fact = fact;
+    if (fact.giving == 0)
         return 0;
     /* Its run goes on: counted from the next update. */
     tracked->gives_from = 0;
-    if (fact->first_token_ns != 0) {
+    if (fact.first_token_ns != 0) {
         tracked->run_open = true;
         tracked->run_first = requests->track.updated > 0 ? requests->track.updated - 1 : 0;
         tracked->run_first_ordinal = requests->track.ordinal + 1;
@@ -233,7 +236,7 @@ static int on_snapshot(struct pm_requests *requests, const struct pm_request_fac
 }
 
 /* 1: *ret_request has ended. */
-static int on_request(struct pm_requests *requests, const uint8_t *payload, bool keyframe,
+static int on_request(struct pm_requests *requests, const uint8_t *payload,
                       struct pm_request *ret_request)
 {
     struct pm_request_fact fact;
@@ -241,8 +244,6 @@ static int on_request(struct pm_requests *requests, const uint8_t *payload, bool
     if (fact.instance != requests->instance)
         return 0;
     const char *id = pm_cursor_string(requests->cursor, fact.request);
-    if (keyframe || fact.state != PM_REQUEST_STATE_FINISHED)
-        return on_snapshot(requests, &fact, id);
     memset(ret_request, 0, sizeof(*ret_request));
     struct pm_tracked *tracked = pm_track_find(&requests->track, id);
     if (tracked != NULL) {
@@ -273,10 +274,12 @@ static int on_record(struct pm_requests *requests, const struct pm_record *recor
                      struct pm_request *ret_request)
 {
     const int schema = (int)record->schema;
-    if (schema == requests->request.schema)
-        return on_request(requests, record->payload, record->keyframe, ret_request);
+    if (schema == requests->open.schema)
+        return on_open(requests, record->payload);
     if (record->keyframe)
         return 0;
+    if (schema == requests->request.schema)
+        return on_request(requests, record->payload, ret_request);
     if (schema == requests->member.schema)
         return on_member(requests, record->payload);
     if (schema == requests->update.schema)

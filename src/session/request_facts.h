@@ -6,8 +6,8 @@
  *                    came out
  *   request_queued   one when a request is added to the scheduler, and at each further turn of a
  *                    streaming session
- *   request          one when a request is over, with everything that is known of it; and, at the
- *                    head of a segment, one for each that is not over yet
+ *   request          one when a request is over, with everything that is known of it
+ *   request_open     the same at the head of a segment, for each that is not over
  *
  * Between the two a request is followed by the step_request facts (session/step_facts.h). Who is in
  * a batch is recorded when it changes, never once a step, so the moments of a request's outputs are
@@ -100,7 +100,7 @@ struct pm_request_fact {
     uint64_t started_ns;         /* schedule() had returned with it for the first time */
     uint64_t first_token_ns;     /* its first output (a pooled one too) */
     uint64_t last_token_ns;      /* its last output so far */
-    uint64_t finished_ns;        /* 0 in the head of a segment: not over yet */
+    uint64_t finished_ns;        /* 0: not over yet */
     uint64_t first_preempted_ns; /* the first time … */
     uint64_t preempted_ns;       /* … and the last */
     uint64_t resumed_ns;         /* the last time */
@@ -125,7 +125,7 @@ struct pm_request_fact {
     uint8_t state;  /* enum pm_request_state */
     uint8_t reason; /* enum pm_finish_reason */
     uint16_t turns;
-    uint8_t giving; /* head of a segment: it gives an output in every step now */
+    uint8_t giving; /* request_open: it gives an output in every step now */
     uint8_t reserved;
 };
 

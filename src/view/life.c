@@ -181,6 +181,7 @@ static int count(struct pm_lives *lives, const struct pm_request *request)
     const bool over = fact->state == PM_REQUEST_STATE_FINISHED;
     lives->requests++;
     lives->open += !over;
+    lives->open_preemptions += over ? 0 : fact->preemptions;
     const unsigned reason = fact->reason == PM_FINISH_IGNORED ? PM_FINISH_LENGTH : fact->reason;
     lives->finished[reason < PM_FINISH_COUNT ? reason : PM_FINISH_OTHER] += over;
     lives->never_ran += fact->started_ns == 0;
@@ -219,8 +220,7 @@ static void count_totals(const struct pm_session *session, size_t engine, struct
     if (pm_series_find(process, &totals, "request", "preemptions", 0, &series)) {
         lives->from_totals = true;
         lives->total_requests = series.count + lives->open;
-        if (series.sum > lives->total_preemptions)
-            lives->total_preemptions = series.sum;
+        lives->total_preemptions = series.sum + lives->open_preemptions;
     }
     pm_totals_free(&totals);
 }

@@ -40,6 +40,7 @@ struct pm_lives {
     bool recycled;    /* older detail had to go … */
     bool from_totals; /* … and the next two are exact all the same */
     uint64_t total_requests, total_preemptions;
+    uint64_t open_preemptions; /* of those that are not over */
 };
 
 struct pm_outfile;

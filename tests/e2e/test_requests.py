@@ -333,3 +333,40 @@ def test_what_is_off_is_not_hooked(folder):
     names = {path.name for path in session.iterdir()}
     assert {"batch_utilization.csv", "forward_pass_timing.csv"} <= names
     assert not {name for name in names if name.startswith(("cpu_", "preemption_", "request_"))}
+
+
+def test_a_long_run_with_little_room(folder):
+    """Where older detail had to go: totals stay exact, and requests that began before it are told right."""
+    server = driving.ForkServer(driving.environment(folder / "long", VLLM_PROFILING_MAX_MB="8"))
+    try:
+        truth = folder / "long-truth"
+        pid = server.spawn(["--requests", "0", "--num-blocks", "60", "--output", "200:400", "--prompt", "8:60",
+                            "--max-rows", "400000", "--truth", str(truth)])  # fmt: skip
+        results.wait_for(lambda: driving.finished_steps(truth) > 15000, timeout=120, every=0.02)
+        server.kill(pid)
+    finally:
+        server.close()
+    _, counted = Truth.read(truth)
+    session = results.only_session(folder / "long")
+    results.profilemate("export", "--quiet", session)
+    rows = results.native(session, "requests")
+    assert min(int(row["request_id"].removeprefix("req-")) for row in rows) > 0, "nothing had to go"
+
+    summary = json.loads((session / "preemption_summary.json").read_text())
+    newest = sum(counted[-1][kind] for kind in ("started", "preempted")) + 16
+    preempted, started = (sum(row[kind] for row in counted) for kind in ("preempted", "started"))
+    waiting = sum(row["state"] == "waiting" for row in rows)
+    assert preempted <= summary["total_preemptions"] <= preempted + newest
+    assert started <= summary["total_requests"] - waiting <= started + newest
+
+    full = json.loads((session / "batch_utilization_summary.json").read_text())
+    steps = [row for row in counted if row["tokens"]]
+    assert full["percentiles"] == "histogram" and 0 <= full["total_samples"] - len(steps) <= 1
+    mean = 100 * sum(row["requests"] for row in steps) / len(steps) / 16
+    assert abs(full["mean_seq_utilization_pct"] - mean) <= 0.02
+
+    running = [row for row in rows if row["state"] in ("running", "preempted")]
+    assert running
+    for row in running:
+        assert row["queued_sec"] <= row["started_sec"] <= row["first_token_sec"] <= row["last_token_sec"]
+        assert row["outputs"] is None or 0 < row["outputs"] <= 400
