@@ -139,7 +139,7 @@ def test_what_is_switched_off_has_no_file_and_no_hook(served):
             assert not (served.session / file).exists(), file
     metadata = json.loads((served.session / "metadata.json").read_text())
     assert metadata["settings"]["kv_cache"] is False
-    processes = results.profilemate("doctor", served.session, check=False).stdout
+    processes = results.profilemate("doctor", "--all", served.session, check=False).stdout
     assert "BlockPool.get_new_blocks: its probe kv_cache was off" in processes
     assert (served.session / "forward_pass_timing.csv").exists()
     assert (served.session / "preemption_events.csv").exists()
