@@ -26,6 +26,7 @@
 #include "probe/moe_model.h"
 #include "probe/probe.h"
 #include "probe/worker_now.h"
+#include "session/attrs.h"
 
 static const struct pm_schema *const schemas[] = {&pm_moe_layer_schema, &pm_moe_counts_schema,
                                                   &pm_moe_totals_schema, &pm_moe_time_schema};
@@ -47,6 +48,11 @@ static void flush(uint64_t now_ns, bool all)
     if (rec == NULL)
         return;
     pm_moe_flush(rec, now_ns, pairs);
+    if (pm_moe_unread() > 0) /* told once: the text stays the same */
+        pm_facts_attr(
+            PM_ATTR_NOTE_PREFIX "moe_unread",
+            "what some calls of MoE routers chose could not be read: those selections are "
+            "not counted");
     state.flushed_ns = now_ns;
     if (pairs)
         state.pairs_flushed_ns = now_ns;

@@ -348,6 +348,14 @@ void pm_moe_keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
     }
 }
 
+uint64_t pm_moe_unread(void)
+{
+    uint64_t unread = 0;
+    for (size_t i = 0; i < n_slots; i++)
+        unread += slots[i].unread;
+    return unread;
+}
+
 void pm_moe_reset(void)
 {
     for (size_t m = 0; m < PM_MOE_MODELS_MAX; m++) {

@@ -84,6 +84,9 @@ void pm_moe_flush(struct pm_recorder *rec, uint64_t now_ns, bool pairs);
 /* As a probe's keyframe. */
 void pm_moe_keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg);
 
+/* Calls of all layers whose ids could not be read. */
+uint64_t pm_moe_unread(void);
+
 void pm_moe_reset(void);
 
 #endif

@@ -49,6 +49,8 @@ static struct pm_name n_get_num_experts = PM_NAME("get_num_experts");
 
 /* ---- what a worker is ------------------------------------------------------------------------ */
 
+#define PADDING_ROWS 1024 /* a step may be padded beyond the most tokens that it may have */
+
 /* What the loaded model's surroundings are. */
 struct place {
     PyObject *config; /* vllm_config, owned */
@@ -272,8 +274,8 @@ static void install(const struct place *place, PyObject *worker, PyObject *layer
         if (slot->fact.seen == PM_MOE_TRACED && !keyed && !(keyed = set_compile_key(place->config)))
             give_up_layer(slot);
         if (slot->fact.seen == PM_MOE_DEVICE && !counters &&
-            !(counters = device != NULL &&
-                         pm_moe_graph_device(place->state->instance, device, place->most_rows)))
+            !(counters = device != NULL && pm_moe_graph_device(place->state->instance, device,
+                                                               place->most_rows + PADDING_ROWS)))
             give_up_layer(slot);
         PyObject *key = PyUnicode_FromString(slot->name);
         PyObject *layer = key != NULL ? pm_dict_item(layers, key) : NULL; /* borrowed */

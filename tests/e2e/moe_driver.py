@@ -5,7 +5,10 @@ What stands in: the model, whose layers hand the routers the ids of this script,
 tensors lie in main memory, and a "graph" is the sequence of torch operations that ran while it was captured, which a
 replay runs again on the same memory, without any Python of the capture function, as a CUDA graph does.
 
-    python tests/e2e/moe_driver.py [--device] [--eager] [--steps N]
+With --ranks the worker is the second of two data-parallel ranks whose routers see the rows of both, as vLLM's naive
+dispatch has it (which it cannot do on a CPU): the first rank's come before, and each has its padding.
+
+    python tests/e2e/moe_driver.py [--device] [--eager] [--ranks] [--steps N]
 """
 
 from __future__ import annotations
@@ -153,16 +156,24 @@ def steps(worker, count: int, seed: int):
     from vllm.v1.core.sched.output import SchedulerOutput
 
     chance = random.Random(seed)
+    from vllm import forward_context
+
     runner = worker.model_runner
+    ranks = worker.vllm_config.parallel_config.data_parallel_size > 1
     counts = [[0] * EXPERTS for _ in range(LAYERS)]
     pairs = [{} for _ in range(LAYERS)]
     tokens = 0
     for number in range(count):
-        rows = chance.randint(1, PADDED)
+        first = chance.randint(0, PADDED - 1) if ranks else 0
+        rows = chance.randint(1, PADDED - first)
+        if ranks:
+            across = torch.tensor([first, PADDED - first], dtype=torch.int32)
+            metadata = SimpleNamespace(num_tokens_across_dp_cpu=across)
+            forward_context._forward_context = SimpleNamespace(dp_metadata=metadata)
         for layer, buffer in enumerate(runner.buffers):
             ids = [chance.sample(range(EXPERTS), TOP_K) for _ in range(PADDED)]
             buffer.copy_(torch.tensor(ids, dtype=torch.int32))
-            for a, b in ids[:rows] if layer < LAYERS else ():
+            for a, b in ids[first : first + rows] if layer < LAYERS else ():
                 counts[layer][a] += 1
                 counts[layer][b] += 1
                 key = f"{min(a, b)}-{max(a, b)}"
@@ -184,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", action="store_true")
     parser.add_argument("--eager", action="store_true", help="as with --enforce-eager")
+    parser.add_argument("--ranks", action="store_true", help="the second of two data-parallel ranks")
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
 
@@ -195,6 +207,8 @@ def main() -> None:
     if options.eager:
         config.compilation_config.mode = CompilationMode.NONE
     worker = make_worker(config, options.device)
+    if options.ranks:
+        config.parallel_config.data_parallel_size, config.parallel_config.data_parallel_rank = 2, 1
     worker.load_model()
     layers = worker.model_runner.layers
     # vLLM binds its own once the KV cache is there, over whatever was in the router's one place.

@@ -250,11 +250,12 @@ def drive(base: Path, moe: str, *arguments: str) -> tuple[dict, Path]:
     return json.loads(line.removeprefix("RESULT ")), session
 
 
-@pytest.mark.parametrize("way", ["host", "device"])
+@pytest.mark.parametrize("way", ["host", "device", "ranks"])
 def test_real_routers_with_padding_drafts_and_dummy_runs(folder, way):
     """Only the tokens of steps count, on the host and in a replayed graph; vLLM's own capture function still runs,
-    whether it was there first or came later; a kernel that bypasses its router is named."""
-    arguments = ("--device",) if way == "device" else ("--eager",)
+    whether it was there first or came later; a kernel that bypasses its router is named. Of the rows of several
+    data-parallel ranks, this one's count."""
+    arguments = {"device": ("--device",), "host": ("--eager",), "ranks": ("--eager", "--ranks")}[way]
     truth, session = drive(folder / way, "1" if way == "device" else "auto", *arguments)
     assert counts_of(session) == dict(enumerate(truth["counts"]))
     assert pairs_of(session) == dict(enumerate(truth["pairs"]))
@@ -264,7 +265,7 @@ def test_real_routers_with_padding_drafts_and_dummy_runs(folder, way):
     summary = summary_of(session)
     assert summary["observable"] is False  # of one layer
     assert "bypasses" in summary["reason"]
-    assert [layer["observed"] for layer in summary["layers"].values()] == [way, way, "no"]
+    assert [layer["observed"] for layer in summary["layers"].values()] == [*["device" if way == "device" else "host"] * 2, "no"]
 
 
 def test_a_device_is_left_alone_unless_asked(folder):

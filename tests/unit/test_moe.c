@@ -293,6 +293,21 @@ static void test_summary_and_report(void **state)
     mk_remove(dir);
 }
 
+static void test_no_file_where_the_profiler_is_off(void **state)
+{
+    char dir[600], path[700];
+    struct mk mk;
+    (void)state;
+    mk_folder(dir, sizeof dir);
+    make_small(&mk, dir);
+    pm_recorder_attr(mk.rec, "setting.moe", "0");
+    mk_close(&mk, 77, 1, MK_START_MONO + 1000, false);
+    export(dir);
+    snprintf(path, sizeof path, "%s/moe_summary.json", dir);
+    assert_int_not_equal(access(path, F_OK), 0);
+    mk_remove(dir);
+}
+
 /* Sums stay exact where the segments that held the first counts were taken again, because each
  * segment tells the sums so far; so does a record that found no room. */
 static void test_sums_outlive_recycled_segments(void **state)
@@ -394,6 +409,7 @@ int main(void)
         cmocka_unit_test_setup(test_the_table_is_bounded, fresh),
         cmocka_unit_test_setup(test_golden_files, fresh),
         cmocka_unit_test_setup(test_summary_and_report, fresh),
+        cmocka_unit_test_setup(test_no_file_where_the_profiler_is_off, fresh),
         cmocka_unit_test_setup(test_sums_outlive_recycled_segments, fresh),
         cmocka_unit_test_setup(test_layers_that_cannot_be_seen_are_never_empty, fresh),
         cmocka_unit_test_setup(test_routers_that_were_never_asked, fresh),
