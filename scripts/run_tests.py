@@ -31,9 +31,10 @@ AMOUNTS = {
     "soak": {"PM_KILLS": "200000", "PM_HARNESS_KILLS": "2000", "PM_SERVER_KILLS": "60", "PM_TEST_ROUNDS": "1000000"},
 }
 # preset: the runtime that is loaded before a plain interpreter, and how it is set there
+# (die_after_fork=0: the thread sanitizer else ends a child of fork() that starts a thread, as a recorder's does.)
 SANITIZERS = {
     "asan": ("libasan.so", {"ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}),
-    "tsan": ("libtsan.so", {"TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0"}),
+    "tsan": ("libtsan.so", {"TSAN_OPTIONS": "halt_on_error=1:report_signal_unsafe=0:die_after_fork=0"}),
 }
 # Tests of the extension that start a shell or close standard error, which a process does not survive that has the
 # thread sanitizer's runtime loaded before it: no fault of what is tested, the other builds run them.
