@@ -80,7 +80,9 @@ def test_the_console_lines_are_the_seeds(served):
 
 
 def test_nothing_of_ours_is_on_standard_output(served):
-    assert not re.search(r"\[Simple Profiler\]|\[Forward Pass\]|profilemate", served.output)
+    # The bare word may stand in a path that vLLM prints: the test environment's own folder has it.
+    ours = r"\[Simple Profiler\]|\[Forward Pass\]|\[ProfileMate\]|\[sitecustomize\]|\[Instrumentation\]|profilemate[: ]"
+    assert not re.search(ours, served.output)
 
 
 def test_no_variable_of_ours_is_unknown_to_vllm(served):
@@ -166,7 +168,7 @@ def test_the_report_names_what_ran(served):
 
 
 def test_the_doctor_is_content(served):
-    done = results.profilemate("doctor", served.session)
+    done = results.profilemate("doctor", "--all", served.session)
     assert "Scheduler.schedule" in done.stdout
 
 
