@@ -305,15 +305,7 @@ static void replay_leave(struct pm_call *call)
 #define sample_enter NULL
 #define model_leave NULL
 #define connector_enter NULL
-#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
-    {.module = module_,                                                                            \
-     .qualname = qualname_,                                                                        \
-     .kind = PM_TARGET_##kind_,                                                                    \
-     .flags = flags_,                                                                              \
-     .versions = versions_,                                                                        \
-     .quiet_when = quiet_when_,                                                                    \
-     .enter = hook##_enter,                                                                        \
-     .leave = hook##_leave},
+#define T PM_TARGET_ROW
 /* clang-format off */
 static const struct pm_target targets[] = {
 #include "probe/cuda_graph.def"

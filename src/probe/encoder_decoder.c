@@ -245,15 +245,7 @@ static void worker_enter(struct pm_call *call)
 #define batch_enter NULL
 #define items_enter NULL
 #define cross_enter NULL
-#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
-    {.module = module_,                                                                            \
-     .qualname = qualname_,                                                                        \
-     .kind = PM_TARGET_##kind_,                                                                    \
-     .flags = flags_,                                                                              \
-     .versions = versions_,                                                                        \
-     .quiet_when = quiet_when_,                                                                    \
-     .enter = hook##_enter,                                                                        \
-     .leave = hook##_leave},
+#define T PM_TARGET_ROW
 static const struct pm_target targets[] = {
 #include "probe/encoder_decoder.def"
 };

@@ -62,6 +62,18 @@ struct pm_target {
     void (*ready)(PyObject *module);     /* PM_TARGET_MODULE only */
 };
 
+/* A T row of a probe's .def as its struct pm_target: the functions are <hook>_enter and
+ * <hook>_leave. */
+#define PM_TARGET_ROW(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)             \
+    {.module = module_,                                                                            \
+     .qualname = qualname_,                                                                        \
+     .kind = PM_TARGET_##kind_,                                                                    \
+     .flags = flags_,                                                                              \
+     .versions = versions_,                                                                        \
+     .quiet_when = quiet_when_,                                                                    \
+     .enter = hook##_enter,                                                                        \
+     .leave = hook##_leave},
+
 struct pm_probe {
     const char *name;      /* one word: file, option, test, manual and page use it */
     const char *component; /* console: "Successfully patched <component>", NULL: silent */

@@ -189,15 +189,7 @@ static void stop_leave(struct pm_call *call)
 #define stop_enter NULL
 #define add_leave NULL
 #define free_leave NULL
-#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
-    {.module = module_,                                                                            \
-     .qualname = qualname_,                                                                        \
-     .kind = PM_TARGET_##kind_,                                                                    \
-     .flags = flags_,                                                                              \
-     .versions = versions_,                                                                        \
-     .quiet_when = quiet_when_,                                                                    \
-     .enter = hook##_enter,                                                                        \
-     .leave = hook##_leave},
+#define T PM_TARGET_ROW
 static const struct pm_target targets[] = {
 #include "probe/request_life.def"
 };

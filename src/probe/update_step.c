@@ -191,15 +191,7 @@ static void update_leave(struct pm_call *call)
     pm_life_flush(scheduler, call->end_ns);
 }
 
-#define T(hook, module_, qualname_, kind_, flags_, versions_, quiet_when_)                         \
-    {.module = module_,                                                                            \
-     .qualname = qualname_,                                                                        \
-     .kind = PM_TARGET_##kind_,                                                                    \
-     .flags = flags_,                                                                              \
-     .versions = versions_,                                                                        \
-     .quiet_when = quiet_when_,                                                                    \
-     .enter = hook##_enter,                                                                        \
-     .leave = hook##_leave},
+#define T PM_TARGET_ROW
 static const struct pm_target targets[] = {
 #include "probe/update_step.def"
 };
