@@ -15,61 +15,9 @@
 #include <unistd.h>
 
 #include "session/step_facts.h"
+#include "session/step_schema.h"
 #include "recorder/recorder.h"
 #include "view/view.h"
-
-#define S(member, type, kind, agg) PM_FIELD(struct pm_sched_step, member, type, "", kind, agg, "")
-static const struct pm_field sched_fields[] = {
-    S(step, U64, ID, 0),
-    S(start_ns, U64, TIME, 0),
-    S(dur_ns, U32, DURATION, PM_AGG_HIST),
-    S(instance, U16, ID, 0),
-    S(phase, U8, ID, PM_AGG_CLASS),
-    S(flags, U8, FLAGS, 0),
-    S(requests, U32, COUNT, PM_AGG_HIST),
-    S(tokens, U32, COUNT, PM_AGG_HIST),
-    S(prefill_requests, U32, COUNT, PM_AGG_SUM),
-    S(prefill_tokens, U32, COUNT, PM_AGG_SUM),
-    S(recompute_requests, U32, COUNT, PM_AGG_SUM),
-    S(recompute_tokens, U32, COUNT, PM_AGG_SUM),
-    S(decode_requests, U32, COUNT, PM_AGG_SUM),
-    S(decode_tokens, U32, COUNT, PM_AGG_SUM),
-    S(spec_requests, U32, COUNT, PM_AGG_SUM),
-    S(spec_tokens, U32, COUNT, PM_AGG_SUM),
-    S(running, U32, GAUGE, 0),
-    S(waiting, U32, GAUGE, 0),
-    S(joined, U32, COUNT, PM_AGG_SUM),
-    S(left, U32, COUNT, PM_AGG_SUM),
-};
-#undef S
-#define W(member, type, kind, agg) PM_FIELD(struct pm_worker_step, member, type, "", kind, agg, "")
-static const struct pm_field worker_fields[] = {
-    W(step, U64, ID, 0),
-    W(start_ns, U64, TIME, 0),
-    W(model_ns_at, U64, TIME, 0),
-    W(gpu_ns, U64, DURATION, PM_AGG_HIST),
-    W(pre_ns, U32, DURATION, PM_AGG_HIST),
-    W(model_ns, U32, DURATION, PM_AGG_HIST),
-    W(post_ns, U32, DURATION, PM_AGG_HIST),
-    W(sample_ns, U32, DURATION, PM_AGG_HIST),
-    W(total_ns, U32, DURATION, PM_AGG_HIST),
-    W(sync_ns, U32, DURATION, PM_AGG_HIST),
-    W(requests, U32, COUNT, PM_AGG_SUM),
-    W(tokens, U32, COUNT, PM_AGG_SUM),
-    W(instance, U16, ID, 0),
-    W(phase, U8, ID, PM_AGG_CLASS),
-    W(runner, U8, ID, 0),
-    W(flags, U32, FLAGS, 0),
-};
-#undef W
-#define TABLE(name_, struct_, fields_)                                                             \
-    {                                                                                              \
-        .name = (name_), .stream = PM_STREAM_CORE, .payload_bytes = sizeof(struct struct_),        \
-        .classes = PM_PHASE_CLASSES, .doc = "", .fields = (fields_),                               \
-        .n_fields = sizeof(fields_) / sizeof((fields_)[0])                                         \
-    }
-static const struct pm_schema tables[] = {TABLE("sched_step", pm_sched_step, sched_fields),
-                                          TABLE("worker_step", pm_worker_step, worker_fields)};
 
 static void die(const char *what)
 {
@@ -95,7 +43,7 @@ static void make_session(const char *dir, uint64_t steps)
     static const uint8_t token[PM_TOKEN_BYTES] = {1};
     static const char text[] = "token 01000000000000000000000000000000\nstart_mono_ns 1\n"
                                "start_real_ns 1795422301000000000\n";
-    const struct pm_schema *const schemas[] = {&tables[0], &tables[1]};
+    const struct pm_schema *const schemas[] = {&pm_sched_step_schema, &pm_worker_step_schema};
     const struct pm_recorder_options options = {.session_dir = dir,
                                                 .token = token,
                                                 .schemas = schemas,
@@ -158,8 +106,8 @@ static double seconds_since(uint64_t start_ns)
     return (double)(cpu_ns() - start_ns) / 1e9;
 }
 
-/* One round: opening, joining, exporting. */
-static void measure(const char *dir, uint64_t steps, double ret_best[3])
+/* One round: opening, joining, exporting. Returns the CSV rows, of all files. */
+static uint64_t measure(const char *dir, uint64_t steps, double ret_best[3])
 {
     struct pm_session *session;
     struct pm_steps *join;
@@ -188,11 +136,12 @@ static void measure(const char *dir, uint64_t steps, double ret_best[3])
         die(err.text);
     took[2] = seconds_since(start);
     pm_session_close(session);
-    if (seen != steps || result.rows != steps)
+    if (seen != steps || result.rows == 0 || result.rows % steps != 0)
         die("rows are missing");
     for (unsigned i = 0; i < 3; i++)
         if (ret_best[i] == 0.0 || took[i] < ret_best[i])
             ret_best[i] = took[i];
+    return result.rows;
 }
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
@@ -206,6 +155,7 @@ int main(int argc, char **argv)
     const uint64_t steps = argc > 1 ? strtoull(argv[1], NULL, 10) : 2000000;
     const char *base = argc > 2 ? argv[2] : getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
     double best[3] = {0};
+    uint64_t rows = 0;
     char dir[500];
 
     snprintf(dir, sizeof(dir), "%s/bench-export-XXXXXX", base);
@@ -213,11 +163,12 @@ int main(int argc, char **argv)
         die("usage: bench_export [STEPS [FOLDER]]");
     make_session(dir, steps);
     for (int round = 0; round < 5; round++)
-        measure(dir, steps, best);
+        rows = measure(dir, steps, best);
     (void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     printf("steps             %llu (two records each)\n", (unsigned long long)steps);
     printf("open              %.3f ms\n", best[0] * 1e3);
     printf("join              %.1f million steps/s\n", (double)steps / best[1] / 1e6);
-    printf("open and export   %.2f million CSV rows/s\n", (double)steps / best[2] / 1e6);
+    printf("open and export   %.2f million CSV rows/s, %llu rows\n", (double)rows / best[2] / 1e6,
+           (unsigned long long)rows);
     return 0;
 }

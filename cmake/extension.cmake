@@ -12,6 +12,9 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/src/hook/module.c)
     add_library(pm_extension MODULE ${pm_extension_sources})
     target_compile_definitions(pm_extension PRIVATE Py_LIMITED_API=0x030A0000)
     target_include_directories(pm_extension SYSTEM PRIVATE ${Python3_INCLUDE_DIRS})
+    # Functions of the interpreter are called by their addresses, all known from the start (-z now): no line of a table of jumps is
+    # fetched for each (bench/footprint.py).
+    target_compile_options(pm_extension PRIVATE -fno-plt)
     target_link_libraries(pm_extension PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
     set_target_properties(pm_extension PROPERTIES
         PREFIX "" OUTPUT_NAME "sitecustomize" SUFFIX ".abi3.so"

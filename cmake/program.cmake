@@ -10,7 +10,7 @@ if(EXISTS ${CMAKE_SOURCE_DIR}/src/cmd/main.c)
 
     # The gate is pure C and belongs to the extension; doctor asks it what it would decide.
     add_executable(profilemate ${pm_cmd_sources} ${CMAKE_SOURCE_DIR}/src/hook/gate.c)
-    target_link_libraries(profilemate PRIVATE pm_view pm_reader pm_recorder pm_session pm_base Threads::Threads m)
+    target_link_libraries(profilemate PRIVATE pm_html pm_explain pm_view pm_reader pm_recorder pm_session pm_base Threads::Threads m)
 endif()
 
 # Its manual pages and the completion of bash, also with the wheel (in the environment's share/).
@@ -24,3 +24,7 @@ install(FILES ${pm_man_1} DESTINATION ${pm_share}/man/man1)
 install(FILES ${pm_man_5} DESTINATION ${pm_share}/man/man5)
 install(FILES ${CMAKE_SOURCE_DIR}/completion/profilemate.bash DESTINATION ${pm_share}/bash-completion/completions
     RENAME profilemate)
+
+# The launch scripts of docs/PROFILING_GUIDE.md.
+file(GLOB pm_launch CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/launch/*.sh)
+install(PROGRAMS ${pm_launch} DESTINATION ${pm_share}/profilemate/launch)

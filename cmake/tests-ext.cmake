@@ -17,3 +17,7 @@ function(pm_python_test_module name source)
 endfunction()
 pm_python_test_module(_pmtest ${CMAKE_SOURCE_DIR}/tests/ext/pmtest.c)
 pm_python_test_module(_pmbench ${CMAKE_SOURCE_DIR}/bench/bench_wrapper.c pm_recorder pm_session)
+
+# A tool that takes NVTX ranges (tests/ext/test_scopes.py, tests/e2e/test_torch_profile.py): tests/nvtx_tool.so.
+add_library(nvtx_tool MODULE ${CMAKE_SOURCE_DIR}/tests/ext/nvtx_tool.c)
+set_target_properties(nvtx_tool PROPERTIES PREFIX "" LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

@@ -88,7 +88,8 @@ def main() -> int:
         print(f"    {path.relative_to(session)}  {path.stat().st_size} bytes")
     say(f"the facts they were made from: {relative(session / 'records')}")
     say(f"for yours: {relative(serving.PROGRAM)} run -- vllm serve MODEL    (more in README.md)")
-    return 0
+    say("the same as a page for a browser (profilemate report):")
+    return subprocess.run([str(serving.PROGRAM), "report", str(session)]).returncode
 
 
 if __name__ == "__main__":

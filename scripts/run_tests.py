@@ -3,24 +3,34 @@
 
 A suite is a list of commands, each leaving a report (ctest's or pytest's JUnit file) in build/test-logs/. Tests in C
 programs are counted one by one, from the XML that cmocka prints. A suite that cannot start, or that ran nothing,
-counts as one failure.
+counts as one failure. The runs of real vLLM, which leave a processor idle most of the time, go beside all the others.
+
+A module of pytest's that failed while the machine stood still (scripts/stalls.py) is run once more, and this is told.
 """
 
 import argparse
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from counts import Count, failed_modules, from_ctest, from_pytest
+from stalls import Stalls
+
 ROOT = Path(__file__).resolve().parents[1]
 LOGS = ROOT / "build" / "test-logs"
 # Those that pytest runs with vLLM's interpreter: the folder under tests/, and what it is called.
-SUITES = (("repo", "repository"), ("cli", "program"), ("docs", "documents"), ("e2e", "real vLLM"))
+SUITES = (
+    ("repo", "repository"), ("static", "static checks"), ("compat", "vLLM releases"), ("cli", "program"),
+    ("docs", "documents"),
+)  # fmt: skip
 PYTHONS = ("3.11", "3.10", "3.12", "3.13", "3.14")  # what the extension runs on
+PACKAGE_PYTHONS = ("3.11", "3.12", "3.13")  # of which one runs the Python package's tests
 OLDER_PYTHONS = ("3.8", "3.9")  # on which it must keep quiet
 SANITIZED_PYTHONS = ("3.12", "3.13", "3.11", "3.10")  # the first of them runs the sanitizer builds
 # How much of it: kills of the C writer, of children that drive vLLM's scheduler, and of real servers' processes; and
@@ -28,7 +38,10 @@ SANITIZED_PYTHONS = ("3.12", "3.13", "3.11", "3.10")  # the first of them runs t
 AMOUNTS = {
     "quick": {"PM_KILLS": "1000", "PM_HARNESS_KILLS": "20", "PM_TEST_ROUNDS": "5000"},
     "full": {"PM_KILLS": "20000", "PM_HARNESS_KILLS": "200", "PM_SERVER_KILLS": "3"},
-    "soak": {"PM_KILLS": "200000", "PM_HARNESS_KILLS": "2000", "PM_SERVER_KILLS": "60", "PM_TEST_ROUNDS": "1000000"},
+    "soak": {
+        "PM_KILLS": "200000", "PM_HARNESS_KILLS": "2000", "PM_SERVER_KILLS": "60", "PM_TEST_ROUNDS": "1000000",
+        "PM_STATIC": "all",
+    },  # fmt: skip
 }
 # preset: the runtime that is loaded before a plain interpreter, and how it is set there
 # (die_after_fork=0: the thread sanitizer else ends a child of fork() that starts a thread, as a recorder's does.)
@@ -51,21 +64,6 @@ NOT_UNDER = {
 }
 SANITIZED_AMOUNTS = {"PM_KILLS": "400", "PM_TEST_ROUNDS": "2000"}
 JOBS = str(min(os.cpu_count() or 1, int(os.environ.get("PM_JOBS", "64"))))
-
-
-class Count:
-    def __init__(self):
-        self.passed = 0
-        self.failures = []  # (name, what happened)
-        self.skips = []  # (name, reason)
-
-    def add(self, other):
-        self.passed += other.passed
-        self.failures += other.failures
-        self.skips += other.skips
-
-    def __len__(self):
-        return self.passed + len(self.failures) + len(self.skips)
 
 
 def say(text):
@@ -95,93 +93,78 @@ def tail(path, lines=30):
     return "\n".join("    " + line for line in text[-lines:])
 
 
-def first_line(text, default=""):
-    return next((line.strip() for line in (text or "").splitlines() if line.strip()), default)
-
-
-def from_pytest(report, suite):
-    count = Count()
-    for case in ElementTree.parse(report).iter("testcase"):
-        name = f"{suite}: {case.get('classname', '')}.{case.get('name', '')}"
-        if (skipped := case.find("skipped")) is not None:
-            count.skips.append((name, first_line(skipped.get("message"), "no reason given")))
-        elif (bad := case.find("failure")) is not None or (bad := case.find("error")) is not None:
-            count.failures.append((name, first_line(bad.get("message"))[:300]))
-        else:
-            count.passed += 1
-    return count
-
-
-# One test of a cmocka program, as it prints it with CMOCKA_MESSAGE_OUTPUT=xml.
-CMOCKA_CASE = re.compile(r'<testcase name="([^"]*)"[^>]*?(?:/>|>(.*?)</testcase>)', re.S)
-
-
-def from_ctest(report, suite):
-    count = Count()
-    for case in ElementTree.parse(report).iter("testcase"):
-        program = f"{suite}: {case.get('name')}"
-        status = case.get("status")
-        output = case.findtext("system-out") or ""
-        inner = Count()
-        for name, body in CMOCKA_CASE.findall(output):
-            if "<skipped" in body:
-                inner.skips.append((f"{program}.{name}", "skipped by the program"))
-            elif "<failure" in body or "<error" in body:
-                why = first_line(re.sub(r"<[^>]*>|<!\[CDATA\[|\]\]>", "", body), "failed")
-                inner.failures.append((f"{program}.{name}", why[:300]))
-            else:
-                inner.passed += 1
-        if status == "run" and not len(inner):
-            inner.passed = 1  # a test that is no cmocka program
-        if status in ("disabled", "notrun") or (skipped := case.find("skipped")) is not None:
-            reason = "did not run" if status in ("disabled", "notrun") else skipped.get("message", "")
-            inner.failures.append((program, f"did not run: {reason}"))
-        elif status != "run" and not inner.failures:
-            bad = case.find("failure")
-            inner.failures.append((program, (bad.get("message") if bad is not None else "") or "ended badly"))
-        count.add(inner)
-    return count
-
-
 class Runner:
     def __init__(self, options):
         self.options = options
         self.total = Count()
         self.venv_python = None
+        self.stalls = Stalls()
+        self.counting = threading.Lock()  # two suites may end at once
+        self.again = []  # (module of tests, why it ran once more)
 
     def suite(self, name, parts):
         """Runs the parts, (log name, command, report, reader, environment) each, and adds up what they report."""
-        say(f"== {name}")
-        began, count = time.monotonic(), Count()
-        for title, command, report, reader, environment in parts:
-            log = LOGS / f"{title}.log"
-            report.unlink(missing_ok=True)
-            status = run(log, command, environment)
-            part = Count()
-            try:
-                part = reader(report, title)
-            except (OSError, ElementTree.ParseError) as error:
-                part.failures.append((title, f"left no report ({error}), exit status {status}; see {log}"))
-            if not len(part):
-                part.failures.append((title, f"ran no test, exit status {status}; see {log}"))
-            elif status != 0 and not part.failures:
-                part.failures.append((title, f"exit status {status}; see {log}"))
-            if part.failures:
-                say(tail(log))
-            count.add(part)
-        self.total.add(count)
-        say(
+        began, count, said = time.monotonic(), Count(), [f"== {name}"]
+        for part in parts:
+            one = self.part(said, *part)
+            if part[3] is from_pytest and one.failures:
+                one = self.once_more(said, one, *part)
+            count.add(one)
+        said.append(
             f"   {count.passed} passed, {len(count.failures)} failed, {len(count.skips)} skipped"
             f" in {time.monotonic() - began:.0f} s"
         )
+        with self.counting:
+            self.total.add(count)
+            say("\n".join(said))
+
+    @staticmethod
+    def part(said, title, command, report, reader, environment):
+        log = LOGS / f"{title}.log"
+        report.unlink(missing_ok=True)
+        status = run(log, command, environment)
+        count = Count()
+        try:
+            count = reader(report, title)
+        except (OSError, ElementTree.ParseError) as error:
+            count.failures.append((title, f"left no report ({error}), exit status {status}; see {log}"))
+        if not len(count):
+            count.failures.append((title, f"ran no test, exit status {status}; see {log}"))
+        elif status != 0 and not count.failures:
+            count.failures.append((title, f"exit status {status}; see {log}"))
+        if count.failures:
+            said.append(tail(log))
+        return count
+
+    def once_more(self, said, count, title, command, report, reader, environment):
+        """The count with the modules that failed while the machine stood still run anew."""
+        if not report.exists():
+            return count
+        stood = {}
+        for module, (began, failed) in failed_modules(report).items():
+            if began is not None and (why := self.stalls.told(began, failed)) and (ROOT / module).exists():
+                stood[module] = why
+        if not stood:
+            return count
+        said += [f"   {module}: {why}: it is run once more" for module, why in stood.items()]
+        anew = report.with_name(f"{title}-again.xml")
+        words = [anew if word is report else word for word in command]
+        place = words.index(next(word for word in words if str(word).startswith("tests/")))
+        words[place : place + 1] = stood
+        second = self.part(said, f"{title}-again", words, anew, reader, environment)
+        first = from_pytest(report, title, without=stood)
+        first.add(second)
+        with self.counting:
+            self.again += stood.items()
+        return first
 
     def broken(self, name, what):
-        say(f"== {name}\n   {what}")
-        self.total.failures.append((name, what))
+        with self.counting:
+            say(f"== {name}\n   {what}")
+            self.total.failures.append((name, what))
 
     def build(self, preset):
         """Configures and builds a preset; False, with a failure counted, when that does not work."""
-        say(f"== build {preset}")
         began = time.monotonic()
         for step, command in (
             ("configure", ("cmake", "--preset", preset)),
@@ -189,10 +172,9 @@ class Runner:
         ):
             log = LOGS / f"{step}-{preset}.log"
             if run(log, command) != 0:
-                say(tail(log))
-                self.total.failures.append((f"build {preset}", f"{step} failed; see {log}"))
+                self.broken(f"build {preset}", f"{step} failed; see {log}\n{tail(log)}")
                 return False
-        say(f"   built in {time.monotonic() - began:.0f} s")
+        say(f"== build {preset}\n   built in {time.monotonic() - began:.0f} s")
         return True
 
     def unit(self, preset):
@@ -264,14 +246,45 @@ class Runner:
         found = subprocess.run(["bash", "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         return found.stdout.strip() if found.returncode == 0 else None
 
-    def small_environment(self, version):
+    def package_environment(self):
+        """On the first CPython that has wheels of all that reads what the package gives: the documents' tests and those of
+        real vLLM use it too."""
+        version = next(filter(self.interpreter, PACKAGE_PYTHONS), None)
+        if version is None:
+            self.total.skips.append(("package", f"no CPython {', '.join(PACKAGE_PYTHONS)} to run it on"))
+        elif python := self.small_environment(version, "package"):
+            os.environ.setdefault("PM_PACKAGE_PYTHON", python)
+
+    def package(self):
+        if python := os.environ.get("PM_PACKAGE_PYTHON"):
+            others = [path for each in PYTHONS if (path := self.interpreter(each))]
+            environment = {"PM_PYTHONS": os.pathsep.join(others)}
+            self.suite("Python package", [self.pytest("package", python, "tests/package", environment)])
+            if self.options.mode != "quick":
+                self.spark()
+
+    def spark(self):
+        """Of the package's tests those that need Apache Spark, in an environment of its own (450 MB)."""
+        version = next(filter(self.interpreter, PACKAGE_PYTHONS), "")
+        command = [ROOT / "scripts" / "setup-python", version, "spark"]
+        if not shutil.which("java"):
+            self.total.skips.append(("spark", "no Java to run Spark on (Debian: default-jre-headless)"))
+            return
+        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        if made.returncode != 0:
+            self.total.skips.append(("spark", f"pyspark cannot be had; see build/setup-python-{version}.log"))
+            return
+        part = self.pytest("spark", made.stdout.strip(), "tests/package", more=("-k", "spark or engines"))
+        self.suite("Apache Spark", [part])
+
+    def small_environment(self, version, kind="ext"):
         """Its interpreter; None where there is no such CPython, "" (a failure, counted) when it cannot be made."""
-        command = [ROOT / "scripts" / "setup-python", version]
+        command = [ROOT / "scripts" / "setup-python", version, kind]
         result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         if result.returncode == 3:
             return None
         if result.returncode != 0:
-            self.broken(f"ext-{version}", f"scripts/setup-python failed; see build/setup-python-{version}.log")
+            self.broken(f"{kind}-{version}", f"scripts/setup-python failed; see build/setup-python-{version}.log")
             return ""
         return result.stdout.strip()
 
@@ -306,30 +319,47 @@ class Runner:
 
     def main(self):
         began, mode = time.monotonic(), self.options.mode
-        chosen = self.options.suite or ["repo", "unit", "ext", "cli", "docs", "e2e"] + (
+        chosen = self.options.suite or ["repo", "static", "compat", "unit", "ext", "cli", "package", "docs", "e2e"] + (
             [] if mode == "quick" else ["sanitizers"]
         )
         LOGS.mkdir(parents=True, exist_ok=True)
         for name, value in AMOUNTS[mode].items():
             os.environ.setdefault(name, value)
 
-        if self.build("release"):
-            if "unit" in chosen:
-                self.unit("release")
-            if "ext" in chosen:
-                self.extension()
-            for name, title in SUITES:
-                if name in chosen and (python := self.vllm()):
-                    self.suite(title, [self.pytest(name, python, f"tests/{name}")])
+        if not self.build("release"):
+            return self.report(time.monotonic() - began)
+        if {"package", "docs", "e2e"} & set(chosen):
+            self.package_environment()
+        beside = None
+        if "e2e" in chosen and (python := self.vllm()):
+            say("== real vLLM: it runs beside the suites that follow")
+            part = self.pytest("e2e", python, "tests/e2e")
+            beside = threading.Thread(target=self.suite, args=("real vLLM", [part]))
+            beside.start()
+        if "unit" in chosen:
+            self.unit("release")
+        if "ext" in chosen:
+            self.extension()
+        if "package" in chosen:
+            self.package()
+        for name, title in SUITES:
+            if name in chosen and (python := self.vllm()):
+                self.suite(title, [self.pytest(name, python, f"tests/{name}")])
         if "sanitizers" in chosen:
             for preset, (library, environment) in SANITIZERS.items():
                 if self.build(preset):
                     self.unit(preset)
                     self.extension_sanitized(preset, library, environment)
+        if beside:
+            beside.join()
         return self.report(time.monotonic() - began)
 
     def report(self, seconds):
         total = self.total
+        if self.again:
+            say("\nrun once more:")
+            for module, why in self.again:
+                say(f"  {module}: {why}")
         if total.skips:
             say("\nskipped:")
             for name, reason in total.skips:
@@ -347,10 +377,15 @@ def main():
     parser = argparse.ArgumentParser(prog="./test", description="Builds ProfileMate and runs its tests.")
     parser.add_argument("mode", nargs="?", choices=("full", "quick", "soak"), default="full")
     parser.add_argument(
-        "--suite", action="append", choices=("repo", "unit", "ext", "cli", "docs", "e2e", "sanitizers"),
+        "--suite", action="append",
+        choices=("repo", "static", "compat", "unit", "ext", "cli", "package", "docs", "e2e", "sanitizers"),
         help="only this one (may be repeated)",
     )  # fmt: skip
-    return Runner(parser.parse_args()).main()
+    options = parser.parse_args()
+    # A script's `./test &` ignores these two; the tests send them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    return Runner(options).main()
 
 
 if __name__ == "__main__":

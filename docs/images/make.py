@@ -28,12 +28,13 @@ import demo  # noqa: E402
 import serving  # noqa: E402
 import tiny  # noqa: E402
 
-COLUMNS, LINES = 84, 56
+COLUMNS, LINES, SECTION = 84, 56, 16
 SESSIONS = Path("/tmp/vllm_profiling")
 
 # What the terminal looks like. A character cell is 8.4 by 18 at this size in every common monospaced font; textLength
 # holds the columns together where a reader's font is another.
 SIZE, CELL, LINE, MARGIN, BAR = 14, 8.43, 18, 16, 32
+BLANK = "\N{NO-BREAK SPACE}"  # browsers make one of several ordinary ones
 GROUND, INK, DIM = "#14181f", "#d7dde6", "#8b95a5"
 COLOURS = {"31": "#ff7b72", "32": "#7ee787", "33": "#e3b341", "34": "#79c0ff", "35": "#d2a8ff", "36": "#76e3ea"}
 FONT = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
@@ -91,20 +92,24 @@ def draw(title: str, text: str) -> str:
                     shown = part.rstrip()
                     x = MARGIN + (column + len(shown) - len(shown.lstrip())) * CELL
                     shown = shown.lstrip()
-                    out.append(
-                        f'<text x="{x:.1f}" y="{y}" textLength="{len(shown) * CELL:.1f}"{style}>{escape(shown)}</text>'
-                    )
+                    place = f'x="{x:.1f}" y="{y}" textLength="{len(shown) * CELL:.1f}"'
+                    out.append(f"<text {place}{style}>{escape(shown).replace(' ', BLANK)}</text>")
                 column += len(part)
     return "\n".join([*out, "</g>", "</svg>", ""])
 
 
 def beginning(text: str) -> str:
-    """The first sections that have LINES lines together."""
+    """The first sections that have LINES lines together, none of them longer than SECTION lines."""
+    # A colour begins where its text does, so that blank lines are blank.
+    text = re.sub(r"((?:\x1b\[[\d;]*m)+)(\n+)", r"\2\1", text)
     kept: list[str] = []
     for section in text.rstrip("\n").split("\n\n"):
-        if sum(part.count("\n") + 2 for part in [*kept, section]) > LINES:
+        lines = section.split("\n")
+        if len(lines) > SECTION:
+            lines = [*lines[: SECTION - 1], "          \x1b[0m…"]
+        if sum(part.count("\n") + 2 for part in kept) + len(lines) > LINES:
             return "\n\n".join([*kept, "  …"])
-        kept.append(section)
+        kept.append("\n".join(lines))
     return text
 
 
@@ -124,10 +129,10 @@ def main() -> None:
     (session,) = set(SESSIONS.iterdir()) - before
     try:
         environment = {"TERM": "xterm-256color", "PATH": os.defpath, "VLLM_PROFILING_DIR": str(SESSIONS)}
-        text = on_a_terminal([str(serving.PROGRAM), "report", str(session)], environment)
+        text = on_a_terminal([str(serving.PROGRAM), "report", "--text", str(session)], environment)
     finally:
         shutil.rmtree(session)
-    (HERE / "report.svg").write_text(draw("profilemate report", beginning(text)))
+    (HERE / "report.svg").write_text(draw("profilemate report --text", beginning(text)))
     print(HERE / "report.svg")
 
 

@@ -8,7 +8,7 @@ work once per process, however many ways led to it.
 def register() -> None:
     """Looks at the settings afresh and installs the hooks if they say so. Never raises."""
     try:
-        import _profilemate
+        import _profilemate  # type: ignore[import-not-found]
 
         _profilemate.register()
     except Exception:  # a profiler that cannot start must not stop a server

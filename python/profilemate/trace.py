@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 __all__ = ["Average", "Averages", "Trace", "load_trace"]
 
@@ -80,7 +81,7 @@ class Average:
     self_cuda_memory_usage = property(lambda self: self.self_device_memory_usage)
 
 
-class Averages(list):
+class Averages(list[Average]):
     """The rows, by first appearance."""
 
     def __init__(self, rows: list[Average], has_device: bool, has_memory: bool):
@@ -132,7 +133,7 @@ class Averages(list):
             lines.append(f"Self CUDA time total: {_time(self.self_device_time_total)}")
         return "\n".join(lines) + "\n"
 
-    def _columns(self, name_width: int | None, shapes_width: int, source_width: int) -> Iterator[tuple]:
+    def _columns(self, name_width: int | None, shapes_width: int, source_width: int) -> Iterator[tuple[str, Callable[[Average], str], str]]:
         cpu, device = self.self_cpu_time_total, self.self_device_time_total
         yield "Name", lambda r: _cut(r.key, name_width), ">"
         yield "Self CPU %", lambda r: _share(r.self_cpu_time_total, cpu), ">"
@@ -168,19 +169,19 @@ class Trace:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        self._report: dict | None = None
+        self._report: dict[str, Any] | None = None
 
     @property
-    def report(self) -> dict:
+    def report(self) -> dict[str, Any]:
         """All that `profilemate trace --format json` says of the file."""
         if self._report is None:
             self._report = json.loads(_run("--format", "json", "--sort", "time", "--", str(self.path)))
         return self._report
 
     @property
-    def findings(self) -> list[dict]:
+    def findings(self) -> list[dict[str, Any]]:
         """What to look into: id, title, share_pct, evidence, remedy."""
-        return self.report["findings"]
+        return list(self.report["findings"])
 
     def key_averages(self, group_by_input_shape: bool = False, group_by_stack_n: int = 0) -> Averages:
         """Calls and times by name, as torch.profiler.profile.key_averages()."""

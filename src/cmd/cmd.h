@@ -19,6 +19,8 @@ enum pm_exit {
     PM_EXIT_OK = 0,
     PM_EXIT_FAILED = 1,
     PM_EXIT_MISUSE = 2,
+    PM_EXIT_SLOWER = 3,    /* diff --fail-over: something takes longer by more */
+    PM_EXIT_UNDECIDED = 4, /* diff --fail-over: too little of the same work to tell */
 };
 
 #define X(name, function, group, help) int function(int argc, char **argv);

@@ -60,7 +60,7 @@ static const struct pm_usage usage = {
 
 /* ---- findings -------------------------------------------------------------------------------- */
 
-void pm_findings_release(struct pm_findings *findings)
+void pm_doctor_release(struct pm_findings *findings)
 {
     for (size_t i = 0; i < findings->count; i++) {
         free(findings->list[i].text);
@@ -128,9 +128,11 @@ const struct pm_hook_row pm_hook_rows[] = {
      versions, quiet_when},
 #define PM_TARGET_OPTIONAL 1
 #define PM_TARGET_OUTERMOST 2
+#define PM_TARGET_QUICK 4
 #include "probe/targets.def"
 #undef PM_TARGET_OPTIONAL
 #undef PM_TARGET_OUTERMOST
+#undef PM_TARGET_QUICK
 #undef X
 };
 const size_t pm_hook_rows_count = sizeof(pm_hook_rows) / sizeof(pm_hook_rows[0]);
@@ -316,6 +318,7 @@ static void check_setup(struct pm_findings *findings, char *const *command, size
     pm_doctor_model(findings, &subject);
     pm_doctor_frontend(findings);
     pm_doctor_output(findings);
+    pm_doctor_torch(findings, &subject);
 }
 
 int pm_cmd_doctor(int argc, char **argv)
@@ -355,7 +358,7 @@ int pm_cmd_doctor(int argc, char **argv)
         print_text(&findings);
     }
     bool problems = findings.problems > 0, failed = findings.failed;
-    pm_findings_release(&findings);
+    pm_doctor_release(&findings);
     if (failed)
         return pm_complain("the list is not complete, out of memory, free some and try again");
     int code = pm_finish_stdout();

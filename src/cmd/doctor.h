@@ -6,7 +6,9 @@
  *   doctor_setup.c    settings, where sessions go, the clock
  *   doctor_python.c   which Python and vLLM, how the extension gets in, which hooks exist
  *   doctor_custom.c   hooks of the user's own (VLLM_PROFILING_CUSTOM)
+ *   doctor_torch.c    torch's profiler: its variables, folder and room
  *   doctor_model.c    the model and the front end of a command
+ *   doctor_ray.c      what reaches the workers where they are Ray's
  *   doctor_session.c  a session: which hooks fired, what was lost, how its processes ended
  */
 #ifndef PM_CMD_DOCTOR_H
@@ -42,7 +44,7 @@ struct pm_findings {
     bool failed; /* memory ran out */
 };
 
-void pm_findings_release(struct pm_findings *findings);
+void pm_doctor_release(struct pm_findings *findings);
 
 /* Adds one. advice: a sentence, NULL where there is nothing to do. */
 void pm_find(struct pm_findings *findings, enum pm_mark mark, const char *id, const char *advice,
@@ -95,6 +97,9 @@ void pm_doctor_command(struct pm_findings *findings, const struct pm_subject *su
 void pm_doctor_settings(struct pm_findings *findings);
 void pm_doctor_output(struct pm_findings *findings);
 
+/* doctor_torch.c */
+void pm_doctor_torch(struct pm_findings *findings, const struct pm_subject *subject);
+
 /* doctor_python.c */
 void pm_doctor_python(struct pm_findings *findings, const struct pm_subject *subject);
 
@@ -102,8 +107,12 @@ void pm_doctor_python(struct pm_findings *findings, const struct pm_subject *sub
 void pm_doctor_model(struct pm_findings *findings, const struct pm_subject *subject);
 void pm_doctor_frontend(struct pm_findings *findings);
 
-/* doctor_custom.c */
+/* doctor_ray.c: of a command whose workers are Ray's; answers: of its Python. */
 struct pm_answers;
+void pm_doctor_ray(struct pm_findings *findings, const struct pm_subject *subject,
+                   const struct pm_answers *answers);
+
+/* doctor_custom.c */
 struct pm_session;
 struct pm_hook_state;
 void pm_doctor_custom_setting(struct pm_findings *findings, const struct pm_settings *settings);

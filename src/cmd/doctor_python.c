@@ -406,6 +406,7 @@ void pm_doctor_python(struct pm_findings *findings, const struct pm_subject *sub
                     "a part of this check failed in Python: %s", answers.lines[i].value[1]);
     check_vllm(findings, &answers);
     pm_doctor_custom_python(findings, custom, &answers);
+    pm_doctor_ray(findings, subject, &answers);
     free(custom);
     pm_answers_release(&answers);
 }

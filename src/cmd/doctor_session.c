@@ -217,6 +217,30 @@ static void say_what_ran(struct pm_findings *findings, const struct pm_session *
                 "no step was recorded: no request has come yet");
 }
 
+/* A front end that recorded and no engine: what vLLM started did not load the extension. */
+static void check_engine(struct pm_findings *findings, const struct pm_session *session)
+{
+    bool front = false, engine = false, runs = false;
+    for (size_t i = 0; i < pm_session_process_count(session); i++) {
+        const struct pm_process_info *info = pm_process_info(pm_session_process(session, i));
+        front |= (info->roles & PM_ROLE_FRONTEND) != 0;
+        engine |= (info->roles & (PM_ROLE_ENGINE | PM_ROLE_WORKER)) != 0;
+        runs |= info->life == PM_LIFE_RUNNING;
+    }
+    if (!front || engine)
+        return;
+    if (runs)
+        pm_find(findings, PM_MARK_NOTE, "engine-none", NULL,
+                "only the front end has recorded so far: an engine says so when it has started");
+    else
+        pm_find(findings, PM_MARK_PROBLEM, "engine-none",
+                "see that PYTHONPATH reaches what vLLM starts (a wrapper or a container may clear "
+                "it), or install the package; where the engine runs on another machine, its part "
+                "of the session is there",
+                "the front end recorded and no engine core or worker did: the extension was not "
+                "loaded in the processes that vLLM started");
+}
+
 int pm_doctor_session(struct pm_findings *findings, const struct pm_place *place,
                       struct pm_error *err)
 {
@@ -237,6 +261,7 @@ int pm_doctor_session(struct pm_findings *findings, const struct pm_place *place
         one_process(findings, pm_session_process(session, i));
         check_attributes(findings, pm_session_process(session, i));
     }
+    check_engine(findings, session);
     check_cost(findings, session);
     if (pm_session_note_count(session) > 0)
         findings->section = "Damage";

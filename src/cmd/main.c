@@ -12,7 +12,7 @@ enum group { GROUP_PROFILE, GROUP_SESSIONS, GROUP_TRACES, GROUP_HELP, GROUP_COUN
 static const char *const group_names[GROUP_COUNT] = {
     [GROUP_PROFILE] = "Profile a server",
     [GROUP_SESSIONS] = "Look at sessions",
-    [GROUP_TRACES] = "Look at torch traces",
+    [GROUP_TRACES] = "Look at traces",
     [GROUP_HELP] = "Find out more",
 };
 
@@ -59,7 +59,7 @@ static void overview(FILE *out)
         fprintf(out, "\n%s%s%s\n", bold, group_names[group], plain);
         for (size_t i = 0; i < pm_commands_count; i++)
             if (pm_commands[i].group == group)
-                fprintf(out, "  %-10s %s\n", pm_commands[i].name, pm_commands[i].help);
+                fprintf(out, "  %-10s  %s\n", pm_commands[i].name, pm_commands[i].help);
     }
     fprintf(out,
             "\n%sExamples%s\n"

@@ -107,6 +107,15 @@ static bool take(const struct pm_usage *usage, const struct found *found, const 
         *(const char **)option->dest = value;
         return true;
     }
+    if (option->kind == PM_OPTION_MORE) {
+        struct pm_option_words *words = option->dest;
+        if (words->n == PM_OPTION_WORDS_MAX) {
+            pm_misuse(usage->command, "--%s more than %d times", option->name, PM_OPTION_WORDS_MAX);
+            return false;
+        }
+        words->at[words->n++] = value;
+        return true;
+    }
     char *end;
     errno = 0;
     long number = strtol(value, &end, 10);

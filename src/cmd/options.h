@@ -19,6 +19,14 @@ enum pm_option_kind {
     PM_OPTION_FLAG,  /* sets *(bool *)dest */
     PM_OPTION_TEXT,  /* sets *(const char **)dest */
     PM_OPTION_WHOLE, /* sets *(long *)dest: a whole number, not below 0 */
+    PM_OPTION_MORE,  /* adds to *(struct pm_option_words *)dest: may be given several times */
+};
+
+/* What an option that may be repeated was given. */
+#define PM_OPTION_WORDS_MAX 32
+struct pm_option_words {
+    const char *at[PM_OPTION_WORDS_MAX];
+    size_t n;
 };
 
 struct pm_option {

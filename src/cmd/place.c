@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/settings.h"
+#include "cmd/old.h"
 
 #define PM_SESSIONS_MAX 100000 /* entries looked at in one folder */
 
@@ -269,6 +270,8 @@ static int resolve_path(const char *meant, struct pm_place *ret_place, struct pm
                             "there is no session at %s (%s), `profilemate sessions` lists them",
                             meant, strerror(errno));
     int error = pm_place_read(real, ret_place);
+    if (error == -PM_EFORMAT && pm_old_place(real, ret_place) == 0)
+        return 0;
     if (error == -PM_EPERMISSION)
         return pm_error_set(
             err, error, "may not read the session %s, ask as the user that it belongs to", meant);

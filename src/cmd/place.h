@@ -29,6 +29,7 @@ struct pm_place {
     uint64_t start_mono_ns, start_real_ns;
     uint32_t root_pid;
     uid_t owner;
+    bool old; /* a folder with the CSV files of the Python profiler: see cmd/old.h */
     dev_t device;
     ino_t inode;
 };

@@ -5,6 +5,9 @@
  * The session's name and token are made up here and handed down, so that the session is found
  * again even when every process of the server was killed. PROFILEMATE_RUN tells the server's root
  * process that the files are written here, not by it.
+ *
+ * What goes on while the command runs is in run_beside.h: windows of torch's profiler, request
+ * logs.
  */
 #include "cmd/cmd.h"
 #include "cmd/complete.h"
@@ -12,13 +15,17 @@
 #include "cmd/options.h"
 #include "cmd/place.h"
 #include "cmd/prune.h"
+#include "cmd/run_beside.h"
 #include "cmd/supervise.h"
+#include "explain/explain.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "live/autopsy.h"
 #include "recorder/birth.h"
 
 #define PM_RUN_ENV "PROFILEMATE_RUN"
@@ -28,8 +35,9 @@ extern char **environ;
 
 static struct run_options {
     bool no_pythonpath, no_export, quiet;
+    struct pm_beside_options beside;
     struct pm_setting_values settings;
-} options;
+} options = {.beside = PM_BESIDE_DEFAULTS};
 
 static const struct pm_option option_table[] = {
     {0, "no-pythonpath", PM_OPTION_FLAG, "", &options.no_pythonpath,
@@ -37,6 +45,30 @@ static const struct pm_option option_table[] = {
     {0, "no-export", PM_OPTION_FLAG, "", &options.no_export,
      "write no files and print no summary when the command has ended"},
     {'q', "quiet", PM_OPTION_FLAG, "", &options.quiet, "print no summary"},
+    {0, "torch-profile", PM_OPTION_TEXT, "light|detailed|deep", &options.beside.torch.mode,
+     "profile a window of the server's life with torch's profiler"},
+    {0, "trace-dir", PM_OPTION_TEXT, "DIR", &options.beside.torch.dir,
+     "where its traces go (default: VLLM_TORCH_PROFILER_DIR, else profiler_output)"},
+    {0, "requests", PM_OPTION_TEXT, "FROM:TO", &options.beside.torch.requests,
+     "the window begins when FROM requests have ended, and ends with the TO-th"},
+    {0, "steps", PM_OPTION_WHOLE, "N", &options.beside.torch.steps,
+     "at most N steps in a window (default: 100, 1000 with --requests)"},
+    {0, "every", PM_OPTION_TEXT, "TIME", &options.beside.torch.every,
+     "a window every so often, such as 5m, instead of one"},
+    {0, "size-limit", PM_OPTION_TEXT, "SIZE", &options.beside.torch.size_limit,
+     "what the traces of this run may take, such as 200M"},
+    {0, "flush-timeout", PM_OPTION_TEXT, "TIME", &options.beside.torch.flush_timeout,
+     "how long the server may take to write a trace (default: 10m)"},
+    {0, "server", PM_OPTION_TEXT, "URL", &options.beside.torch.server,
+     "where the server listens, if its command line does not tell"},
+    {0, "request-log", PM_OPTION_TEXT, "DIR", &options.beside.log_dir,
+     "write a line of JSON per finished request, a file per task"},
+    {0, "task", PM_OPTION_TEXT, "NAME", &options.beside.task,
+     "the task of all requests; else their ids name it (X-Request-Id: NAME-…)"},
+    {0, "request-log-size", PM_OPTION_TEXT, "SIZE", &options.beside.log_size,
+     "a file of the log is rotated at this size (default: 100M)"},
+    {0, "request-log-keep", PM_OPTION_WHOLE, "N", &options.beside.log_keep,
+     "how many rotated files of a task stay (default: 5)"},
 };
 
 static const char *const synopsis[] = {"[options] -- COMMAND [ARGUMENT]...", NULL};
@@ -48,6 +80,12 @@ static const char *const examples[] = {
     "forward passes only, and a line for every 100th",
     "profilemate run --dir /data/profiles --no-kv-cache-tracking -- python my_llm_script.py",
     "a script that makes its own LLM(), without the KV cache probe",
+    "profilemate run --torch-profile detailed --requests 10:20 -- vllm serve M",
+    "a trace of requests 11 to 20, in profiler_output/",
+    "profilemate run --torch-profile light --steps 50 --every 5m --size-limit 1G -- vllm serve M",
+    "50 steps every 5 minutes; older traces go",
+    "profilemate run --request-log logs -- vllm serve M",
+    "logs/chat.jsonl, logs/completion.jsonl and so on, a line per request",
     NULL,
 };
 static const struct pm_usage usage = {
@@ -71,6 +109,7 @@ struct outcome {
     struct pm_birth birth;
     struct pm_environ env;
     char dir[PM_SETTING_TEXT_MAX]; /* where its settings say that sessions go */
+    struct pm_beside beside;
 };
 
 static bool find_session(const struct outcome *out, struct pm_place *ret_place)
@@ -145,7 +184,7 @@ static void complete(const struct outcome *out, char *const *command)
                     place.path);
     if (!options.quiet) {
         struct pm_report_options report = {.colour = pm_colour(stderr), .brief = true};
-        if (pm_view_report_text(session, &report, stderr, &err) != 0)
+        if (pm_explain_report_text(session, &report, stderr, &err) != 0)
             pm_complain("%s", err.text);
         fprintf(stderr, "Session: ");
         pm_print_clean(stderr, place.path);
@@ -153,6 +192,38 @@ static void complete(const struct outcome *out, char *const *command)
     }
     pm_session_close(session);
     keep_limit(out);
+}
+
+/* What is known of the end goes into the session; and a server that died is told of. */
+static void tell_of_end(const struct outcome *out, const struct pm_supervisor *sup)
+{
+    struct pm_place place;
+    struct pm_live *live;
+    struct pm_autopsy autopsy;
+    const struct pm_run_record record = {
+        .pid = (uint32_t)sup->child,
+        .status = sup->status,
+        .asked = sup->asked,
+        .real_ns = pm_clock_real_ns(),
+    };
+    if (!find_session(out, &place))
+        return;
+    if (pm_run_record_write(place.path, &record) != 0)
+        pm_complain("cannot write into %s, free some space", place.path);
+    if (options.quiet || pm_live_open(&live, place.path, 0, NULL) != 0)
+        return;
+    if (pm_autopsy_make(&autopsy, pm_live_view(live)) == 0) {
+        if (autopsy.cause != PM_CAUSE_STOPPED && autopsy.cause != PM_CAUSE_ALIVE) {
+            fprintf(stderr, "%sprofilemate:%s ", pm_style(stderr, PM_RED),
+                    pm_style(stderr, PM_PLAIN));
+            pm_print_clean(stderr, autopsy.sentence);
+            fprintf(stderr, " `profilemate postmortem ");
+            pm_print_clean(stderr, place.path);
+            fprintf(stderr, "` tells more\n");
+        }
+        pm_autopsy_release(&autopsy);
+    }
+    pm_live_close(live);
 }
 
 static int cannot_run(const char *command, int why)
@@ -230,21 +301,31 @@ int pm_cmd_run(int argc, char **argv)
     if (parsed != PM_PARSED_OK)
         return parsed == PM_PARSED_HELP ? pm_finish_stdout() : PM_EXIT_MISUSE;
     char **command = argv + first;
+    if (!pm_beside_options_fit(&options.beside))
+        return PM_EXIT_MISUSE;
     if (!prepare(&out))
         return PM_EXIT_FAILED;
     bool profiled = pm_environ_get(&out.env, PM_RUN_ENV) != NULL;
+    int code = PM_EXIT_OK;
+    if (profiled)
+        code = pm_beside_begin(&out.beside, &options.beside, &out.env, command, out.dir,
+                               out.birth.token);
+    if (code != PM_EXIT_OK)
+        return code;
 
-    int code;
     int why = pm_supervisor_start(&sup, command, child_environment, &out);
     if (why != 0) {
         code = cannot_run(command[0], why);
     } else {
-        pm_supervisor_wait(&sup);
+        pm_supervisor_wait(&sup, pm_beside_watch(&out.beside));
         pm_supervisor_settle(&sup, PM_SETTLE_MS, session_runs, &out);
         pm_supervisor_finish(&sup);
+        pm_beside_end(&out.beside, options.quiet);
         code = pm_supervisor_exit_code(&sup);
         if (profiled && !options.no_export)
             complete(&out, command);
+        if (profiled)
+            tell_of_end(&out, &sup);
     }
     pm_environ_release(&out.env);
     return code;

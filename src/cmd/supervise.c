@@ -115,30 +115,69 @@ static void stop_ourselves(void)
     sigprocmask(SIG_BLOCK, &tstp, NULL);
 }
 
-void pm_supervisor_wait(struct pm_supervisor *sup)
-{
-    while (!sup->ended) {
-        siginfo_t info;
-        int signal = sigwaitinfo(&sup->taken, &info);
-        if (signal < 0)
-            continue; /* EINTR */
-        if (signal == SIGCHLD) {
-            if (!reap(sup))
-                break;
-            continue;
-        }
-        if (!child_has_it(sup, &info))
-            kill(sup->child, signal);
-        if (signal == SIGTSTP)
-            stop_ourselves();
-    }
-}
-
 static int64_t now_ms(void)
 {
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Takes the next signal, or 0 when the time is over. */
+static int next_signal(const struct pm_supervisor *sup, int limit_ms, siginfo_t *ret_info)
+{
+    int signal;
+    if (limit_ms < 0)
+        signal = sigwaitinfo(&sup->taken, ret_info);
+    else {
+        const struct timespec limit = {.tv_sec = limit_ms / 1000,
+                                       .tv_nsec = limit_ms % 1000 * 1000000L};
+        signal = sigtimedwait(&sup->taken, ret_info, &limit);
+    }
+    return signal > 0 ? signal : 0; /* 0: EINTR, EAGAIN */
+}
+
+void pm_supervisor_wait(struct pm_supervisor *sup, const struct pm_supervisor_watch *watch)
+{
+    int64_t due_ms = 0;
+    int held = 0;
+    while (!sup->ended) {
+        siginfo_t info;
+        int64_t left_ms = -1;
+        if (watch != NULL) {
+            int64_t now = now_ms();
+            if (now >= due_ms)
+                due_ms = now + watch->tick(watch->arg);
+            if (held != 0 && !watch->hold(held, watch->arg)) {
+                kill(sup->child, held);
+                held = 0;
+            }
+            left_ms = due_ms - now_ms();
+            if (left_ms < 0)
+                left_ms = 0;
+        }
+        int signal = next_signal(sup, (int)left_ms, &info);
+        if (signal == 0)
+            continue;
+        if (signal == SIGCHLD) {
+            if (!reap(sup))
+                break;
+            continue;
+        }
+        if (signal == SIGINT || signal == SIGTERM || signal == SIGHUP || signal == SIGQUIT)
+            sup->asked = signal;
+        if (!child_has_it(sup, &info)) {
+            if (held != 0)
+                kill(sup->child, held);
+            else if (watch != NULL && watch->hold(signal, watch->arg)) {
+                held = signal;
+                continue;
+            }
+            held = 0;
+            kill(sup->child, signal);
+        }
+        if (signal == SIGTSTP)
+            stop_ourselves();
+    }
 }
 
 void pm_supervisor_settle(struct pm_supervisor *sup, int limit_ms, bool (*wanted)(void *arg),

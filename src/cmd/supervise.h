@@ -17,6 +17,7 @@ struct pm_supervisor {
     sigset_t taken;        /* signals that we wait for */
     sigset_t mask_before;  /* what the child gets, and we again at the end */
     struct sigaction chld; /* SIGCHLD's action before */
+    int asked;             /* the signal that asked the child to end; 0: none did */
     bool interrupted;      /* a signal asked for the end while orphans were waited for */
 };
 
@@ -26,8 +27,18 @@ struct pm_supervisor {
 int pm_supervisor_start(struct pm_supervisor *sup, char *const *argv,
                         char *const *(*environment)(void *arg), void *arg);
 
-/* Waits until the child has ended, passing signals on. */
-void pm_supervisor_wait(struct pm_supervisor *sup);
+/* What else is done while the child runs, on the same thread. */
+struct pm_supervisor_watch {
+    /* Called again and again; returns in how many ms next, above 0. */
+    int (*tick)(void *arg);
+    /* Whether a signal that is to be passed on waits for a while: asked when it comes, and after
+     * each tick until it says no. A second signal is not asked about: both are passed on then. */
+    bool (*hold)(int signal, void *arg);
+    void *arg;
+};
+
+/* Waits until the child has ended, passing signals on. watch may be NULL. */
+void pm_supervisor_wait(struct pm_supervisor *sup, const struct pm_supervisor_watch *watch);
 
 /* Waits for processes that the child left behind, at most limit_ms: as PID 1 until none is left,
  * else while wanted(arg) says so. A signal that asks for the end is passed on (PID 1) and ends the

@@ -8,8 +8,10 @@
 
 #include "cmd/options.h"
 
+#define PAGE_ROWS 2000 /* of each table of the page, so that it opens at once */
+
 static struct trace_options {
-    const char *sort, *format, *stacks, *metric, *rules, *step_prefix;
+    const char *sort, *format, *output, *stacks, *metric, *rules, *step_prefix;
     long limit, by_stack;
     bool by_shape, steps, kernels, findings, layers, print_rules;
 } options;
@@ -18,8 +20,10 @@ static const struct pm_option option_table[] = {
     {0, "sort", PM_OPTION_TEXT, "KEY", &options.sort,
      "self_cpu, cpu, self_device, device, calls, … or torch's names (cuda_time_total)"},
     {'n', "limit", PM_OPTION_WHOLE, "N", &options.limit,
-     "rows of a table (default: 20; 0: all; csv and json: all)"},
-    {0, "format", PM_OPTION_TEXT, "table|csv|json", &options.format, "(default: table)"},
+     "rows of a table (default: 20; 0: all; csv and json: all; html: 2000)"},
+    {0, "format", PM_OPTION_TEXT, "table|csv|json|html", &options.format, "(default: table)"},
+    {'o', "output", PM_OPTION_TEXT, "OUT", &options.output,
+     "of --format=html: the file (default: FILE's name with .html, here)"},
     {0, "group-by-shape", PM_OPTION_FLAG, "", &options.by_shape,
      "tell input shapes apart (needs record_shapes)"},
     {0, "group-by-stack", PM_OPTION_WHOLE, "N", &options.by_stack,
@@ -54,6 +58,8 @@ static const char *const examples[] = {
     "stacks for flamegraph.pl or speedscope",
     "profilemate trace --format csv trace.json > operators.csv",
     "all rows for a spreadsheet",
+    "profilemate trace --format html -o trace.html rank*.pt.trace.json.gz",
+    "flame graph, timeline and tables as one page for a browser",
     NULL,
 };
 static const struct pm_usage usage = {
@@ -110,11 +116,18 @@ static int check(struct pm_trace_how *how, size_t n_files)
         }
     }
     if (options.format != NULL && strcmp(options.format, "table") != 0 &&
-        strcmp(options.format, "csv") != 0 && strcmp(options.format, "json") != 0)
-        return pm_misuse("trace", "--format=%.60s is not known, give table, csv or json",
+        strcmp(options.format, "csv") != 0 && strcmp(options.format, "json") != 0 &&
+        strcmp(options.format, "html") != 0)
+        return pm_misuse("trace", "--format=%.60s is not known, give table, csv, json or html",
                          options.format);
+    how->page = options.format != NULL && strcmp(options.format, "html") == 0;
+    if (options.output != NULL && !how->page)
+        return pm_misuse("trace", "--output is for the page of --format=html, redirect the others");
+    if (options.output != NULL && *options.output == '\0')
+        return pm_misuse("trace", "--output is empty, give it the name of a file");
     if (options.format != NULL && strcmp(options.format, "table") != 0 && options.limit < 0)
-        how->limit = 0;
+        how->limit = how->page ? PAGE_ROWS : 0;
+    how->cap = how->page ? PAGE_ROWS : 0;
     if (options.format != NULL && strcmp(options.format, "csv") == 0 &&
         how->steps + how->kernels + how->findings > 1)
         return pm_misuse("trace", "csv is one table: choose one of --steps, --kernels, --findings");
@@ -167,6 +180,8 @@ int pm_cmd_trace(int argc, char **argv)
         code = pm_trace_print_json(&set, &how);
     else if (options.format != NULL && strcmp(options.format, "csv") == 0)
         pm_trace_print_csv(&set, &how);
+    else if (how.page)
+        code = pm_trace_write_page(&set, &how, options.output);
     else
         pm_trace_print_table(&set, &how);
     pm_trace_set_release(&set);

@@ -5,7 +5,10 @@
 #define PM_CMD_TRACE_H
 
 #include "cmd/cmd.h"
+#include "base/json.h"
 #include "trace/findings.h"
+#include "trace/flame.h"
+#include "trace/lanes.h"
 #include "trace/steps.h"
 
 /* One file, analysed. Its events are freed again, its strings stay. */
@@ -18,6 +21,9 @@ struct pm_trace_file {
     bool old_ids;
     uint64_t n_unlaunched;
     char loss[640];
+    bool has_page; /* what follows is filled */
+    struct pm_lanes lanes;
+    struct pm_flame flames[2]; /* by enum pm_flame_kind */
 };
 
 struct pm_trace_set {
@@ -39,6 +45,8 @@ struct pm_trace_how {
     bool steps, kernels, findings, layers;
     const char *stacks_path; /* write folded stacks there, or NULL */
     bool stacks_device;
+    bool page;  /* timelines and flame graphs, too */
+    size_t cap; /* entries of the lists of a file in JSON; 0: all */
 };
 
 /* Reads and analyses the files. 0 or a complaint printed and PM_EXIT_FAILED. */
@@ -49,6 +57,13 @@ void pm_trace_set_release(struct pm_trace_set *set);
 /* Each prints to stdout. */
 void pm_trace_print_table(const struct pm_trace_set *set, const struct pm_trace_how *how);
 int pm_trace_print_json(const struct pm_trace_set *set, const struct pm_trace_how *how);
+/* The members of that JSON, into the open object. */
+void pm_trace_put_json(struct pm_json *json, const struct pm_trace_set *set,
+                       const struct pm_trace_how *how);
+/* The page, into the file `out`, or a name after the first trace's in this folder; prints its path.
+ * An exit code. */
+int pm_trace_write_page(const struct pm_trace_set *set, const struct pm_trace_how *how,
+                        const char *out);
 void pm_trace_print_csv(const struct pm_trace_set *set, const struct pm_trace_how *how);
 
 /* Whether a row of the averages is shown: with --layers only modules. */

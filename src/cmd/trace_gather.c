@@ -110,6 +110,34 @@ static int write_stacks(const struct pm_tree *tree, const struct pm_trace_how *h
 
 /* ---- files ----------------------------------------------------------------------------------- */
 
+/* For the page: thinned here, while the events are there. */
+#define PAGE_FILES 64      /* of more, the rest has figures only */
+#define PAGE_SLICES 160000 /* of the timelines, and */
+#define PAGE_PATHS 12000   /* of the flame graphs, of all files together */
+
+static int draw(struct pm_trace_set *set, struct pm_trace_file *file, const struct pm_tree *tree,
+                size_t n_files)
+{
+    const size_t share = n_files < PAGE_FILES ? n_files : PAGE_FILES;
+    int err = 0;
+    if ((size_t)(file - set->files) >= PAGE_FILES)
+        return 0;
+    file->has_page = true;
+    /* Whole is the step in the middle; without steps, a hundredth. */
+    int64_t from_ns = file->first_ns + (file->last_ns - file->first_ns) / 2;
+    int64_t to_ns = from_ns + (file->last_ns - file->first_ns) / 100;
+    if (file->steps.n > 0) {
+        const struct pm_step *step = &file->steps.steps[file->steps.n / 2];
+        from_ns = step->ts_ns;
+        to_ns = step->ts_ns + (step->period_ns > step->cpu_ns ? step->period_ns : step->cpu_ns);
+    }
+    err = pm_lanes_build(&file->lanes, tree->trace, &set->classes, PAGE_SLICES / share, from_ns,
+                         to_ns);
+    for (enum pm_flame_kind kind = PM_FLAME_NESTING; kind <= PM_FLAME_PYTHON && err == 0; kind++)
+        err = pm_flame_build(&file->flames[kind], tree, kind, (uint32_t)(PAGE_PATHS / share / 2));
+    return err;
+}
+
 static int analyse(struct pm_trace_set *set, const struct pm_trace_how *how,
                    struct pm_trace_file *file, const char *path, size_t n_files)
 {
@@ -136,6 +164,8 @@ static int analyse(struct pm_trace_set *set, const struct pm_trace_how *how,
                      file->rank);
         if (code == 0)
             pm_findings_add(&set->findings, trace, &file->gpu, &set->classes, &set->keys);
+        if (code == 0 && how->page)
+            code = draw(set, file, &tree, n_files);
         if (code == 0 && how->stacks_path != NULL &&
             write_stacks(&tree, how, file == set->files) != 0) {
             pm_tree_release(&tree);
@@ -208,6 +238,9 @@ void pm_trace_set_release(struct pm_trace_set *set)
     for (size_t i = 0; i < set->n; i++) {
         pm_gpu_release(&set->files[i].gpu);
         pm_steps_release(&set->files[i].steps);
+        pm_lanes_release(&set->files[i].lanes);
+        pm_flame_release(&set->files[i].flames[PM_FLAME_NESTING]);
+        pm_flame_release(&set->files[i].flames[PM_FLAME_PYTHON]);
         pm_trace_free(set->files[i].trace);
     }
     free(set->files);

@@ -63,8 +63,14 @@ static void write_devices(struct pm_json *json, const struct pm_gpu *gpu)
     pm_json_end(json);
 }
 
+/* How many of n entries are written. */
+static uint32_t capped(uint32_t n, const struct pm_trace_how *how)
+{
+    return how->cap > 0 && n > how->cap ? (uint32_t)how->cap : n;
+}
+
 static void write_kernels(struct pm_json *json, const struct pm_trace_set *set,
-                          const struct pm_trace_file *file)
+                          const struct pm_trace_file *file, const struct pm_trace_how *how)
 {
     begin(json, "classes", pm_json_object);
     for (unsigned i = 0; i < set->classes.n; i++) {
@@ -77,7 +83,7 @@ static void write_kernels(struct pm_json *json, const struct pm_trace_set *set,
     }
     pm_json_end(json);
     begin(json, "kernels", pm_json_array);
-    for (uint32_t i = 0; i < file->gpu.n_kernels; i++) {
+    for (uint32_t i = 0; i < capped(file->gpu.n_kernels, how); i++) {
         const struct pm_gpu_kernel *kernel = &file->gpu.kernels[i];
         pm_json_object(json);
         text(json, "name", pm_trace_text(file->trace, kernel->name));
@@ -91,7 +97,7 @@ static void write_kernels(struct pm_json *json, const struct pm_trace_set *set,
     }
     pm_json_end(json);
     begin(json, "copies", pm_json_array);
-    for (uint32_t i = 0; i < file->gpu.n_copies; i++) {
+    for (uint32_t i = 0; i < capped(file->gpu.n_copies, how); i++) {
         const struct pm_gpu_copy *copy = &file->gpu.copies[i];
         pm_json_object(json);
         text(json, "name", pm_trace_text(file->trace, copy->name));
@@ -108,7 +114,8 @@ static void write_kernels(struct pm_json *json, const struct pm_trace_set *set,
     pm_json_end(json);
 }
 
-static void write_calls(struct pm_json *json, const struct pm_trace_file *file)
+static void write_calls(struct pm_json *json, const struct pm_trace_file *file,
+                        const struct pm_trace_how *how)
 {
     const struct pm_gpu_launches *launches = &file->gpu.launches;
     begin(json, "launches", pm_json_object);
@@ -133,7 +140,7 @@ static void write_calls(struct pm_json *json, const struct pm_trace_file *file)
     us(json, "us", file->gpu.alloc_ns);
     pm_json_end(json);
     begin(json, "graph_replays", pm_json_array);
-    for (uint32_t i = 0; i < file->gpu.n_graphs; i++) {
+    for (uint32_t i = 0; i < capped(file->gpu.n_graphs, how); i++) {
         const struct pm_gpu_graph *graph = &file->gpu.graphs[i];
         pm_json_object(json);
         number(json, "kernels", graph->kernels);
@@ -146,10 +153,11 @@ static void write_calls(struct pm_json *json, const struct pm_trace_file *file)
     pm_json_end(json);
 }
 
-static void write_steps(struct pm_json *json, const struct pm_trace_file *file)
+static void write_steps(struct pm_json *json, const struct pm_trace_file *file,
+                        const struct pm_trace_how *how)
 {
     begin(json, "steps", pm_json_array);
-    for (uint32_t i = 0; i < file->steps.n; i++) {
+    for (uint32_t i = 0; i < capped(file->steps.n, how); i++) {
         const struct pm_step *step = &file->steps.steps[i];
         pm_json_object(json);
         text(json, "name", pm_trace_text(file->trace, step->name));
@@ -168,7 +176,7 @@ static void write_steps(struct pm_json *json, const struct pm_trace_file *file)
 }
 
 static void write_file(struct pm_json *json, const struct pm_trace_set *set,
-                       const struct pm_trace_file *file)
+                       const struct pm_trace_file *file, const struct pm_trace_how *how)
 {
     const struct pm_trace *trace = file->trace;
     pm_json_object(json);
@@ -202,9 +210,9 @@ static void write_file(struct pm_json *json, const struct pm_trace_set *set,
         pm_json_end(json);
     }
     write_devices(json, &file->gpu);
-    write_kernels(json, set, file);
-    write_calls(json, file);
-    write_steps(json, file);
+    write_kernels(json, set, file, how);
+    write_calls(json, file, how);
+    write_steps(json, file, how);
     pm_json_end(json);
 }
 
@@ -238,43 +246,49 @@ static void write_key(struct pm_json *json, const struct pm_keys *keys, const st
     pm_json_end(json);
 }
 
-int pm_trace_print_json(const struct pm_trace_set *set, const struct pm_trace_how *how)
+void pm_trace_put_json(struct pm_json *json, const struct pm_trace_set *set,
+                       const struct pm_trace_how *how)
 {
-    struct pm_buf buf;
-    struct pm_json json;
     size_t shown = 0;
-    pm_buf_init(&buf, DOCUMENT_MAX);
-    pm_json_init(&json, &buf, 1);
-    pm_json_object(&json);
-    begin(&json, "files", pm_json_array);
+    begin(json, "files", pm_json_array);
     for (size_t f = 0; f < set->n; f++)
-        write_file(&json, set, &set->files[f]);
-    pm_json_end(&json);
-    us(&json, "self_cpu_us", set->keys.total_self_cpu_ns);
-    us(&json, "self_device_us", set->keys.total_self_device_ns);
-    pm_json_key(&json, "has_device"), pm_json_bool(&json, set->keys.has_device);
-    pm_json_key(&json, "has_memory"), pm_json_bool(&json, set->keys.has_memory);
-    begin(&json, "key_averages", pm_json_array);
+        write_file(json, set, &set->files[f], how);
+    pm_json_end(json);
+    us(json, "self_cpu_us", set->keys.total_self_cpu_ns);
+    us(json, "self_device_us", set->keys.total_self_device_ns);
+    pm_json_key(json, "has_device"), pm_json_bool(json, set->keys.has_device);
+    pm_json_key(json, "has_memory"), pm_json_bool(json, set->keys.has_memory);
+    begin(json, "key_averages", pm_json_array);
     for (uint32_t i = 0; i < set->keys.n; i++) {
         if (!pm_trace_shows(set, how, &set->keys.rows[i]))
             continue;
         if (how->limit > 0 && shown++ == how->limit)
             break;
-        write_key(&json, &set->keys, &set->keys.rows[i]);
+        write_key(json, &set->keys, &set->keys.rows[i]);
     }
-    pm_json_end(&json);
-    begin(&json, "findings", pm_json_array);
+    pm_json_end(json);
+    begin(json, "findings", pm_json_array);
     for (unsigned i = 0; i < set->findings.n; i++) {
         const struct pm_finding *finding = &set->findings.list[i];
-        pm_json_object(&json);
-        text(&json, "id", finding->id);
-        text(&json, "title", finding->title);
-        pm_json_key(&json, "share_pct"), pm_json_double(&json, finding->weight * 100, 2);
-        text(&json, "evidence", finding->evidence);
-        text(&json, "remedy", finding->remedy);
-        pm_json_end(&json);
+        pm_json_object(json);
+        text(json, "id", finding->id);
+        text(json, "title", finding->title);
+        pm_json_key(json, "share_pct"), pm_json_double(json, finding->weight * 100, 2);
+        text(json, "evidence", finding->evidence);
+        text(json, "remedy", finding->remedy);
+        pm_json_end(json);
     }
-    pm_json_end(&json);
+    pm_json_end(json);
+}
+
+int pm_trace_print_json(const struct pm_trace_set *set, const struct pm_trace_how *how)
+{
+    struct pm_buf buf;
+    struct pm_json json;
+    pm_buf_init(&buf, DOCUMENT_MAX);
+    pm_json_init(&json, &buf, 1);
+    pm_json_object(&json);
+    pm_trace_put_json(&json, set, how);
     pm_json_end(&json);
     int err = pm_json_finish(&json);
     if (err == 0)

@@ -62,6 +62,36 @@ static void set_executable(void)
     PyErr_Clear();
 }
 
+/* The first line of a file that begins with key, without it; "" where there is none. */
+static void line_of(const char *path, const char *key, char *out, size_t size)
+{
+    static char line[4096];
+    FILE *file = fopen(path, "re");
+    out[0] = '\0';
+    while (file != NULL && out[0] == '\0' && fgets(line, sizeof line, file) != NULL) {
+        line[strcspn(line, "\n")] = '\0';
+        if (strncmp(line, key, strlen(key)) == 0)
+            snprintf(out, size, "%s", line + strlen(key));
+    }
+    if (file != NULL)
+        (void)fclose(file);
+}
+
+/* For the day on which the server dies of its memory limit. */
+static void set_cgroup(void)
+{
+    static char path[2048];
+    char group[1024], killed[32];
+    line_of("/proc/self/cgroup", "0::", group, sizeof group);
+    if (group[0] != '/')
+        return;
+    pm_facts_attr(PM_ATTR_CGROUP, group);
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.events", group);
+    line_of(path, "oom_kill ", killed, sizeof killed);
+    if (killed[0])
+        pm_facts_attr(PM_ATTR_CGROUP_OOM, killed);
+}
+
 static void set_command(void)
 {
     static char command[4096];
@@ -134,11 +164,15 @@ void pm_about_process(const char *entry)
     set_versions();
     set_executable();
     set_command();
+    set_cgroup();
     pm_facts_attr(PM_ATTR_ENTRY, entry);
     pm_facts_attr(PM_ATTR_EXTENSION, pm_place_file());
     if (uname(&host) == 0)
         pm_facts_attr(PM_ATTR_HOST, host.nodename);
     pm_facts_attr(PM_ATTR_CLOCK, pm_clock_name());
+    const char *blocking = getenv("CUDA_LAUNCH_BLOCKING");
+    if (blocking && blocking[0] && strcmp(blocking, "0") != 0)
+        pm_facts_attr(PM_ATTR_LAUNCH_BLOCKING, blocking);
     each_setting(set_setting, NULL);
 }
 

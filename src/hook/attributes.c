@@ -77,6 +77,20 @@ void pm_attributes_set(const char *key, const char *format, ...)
         pm_facts_attr(key, value);
 }
 
+void pm_attributes_forget(const char *prefix)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (strncmp(attributes[i].key, prefix, strlen(prefix)) == 0) {
+            free(attributes[i].key);
+            free(attributes[i].value);
+        } else {
+            attributes[kept++] = attributes[i];
+        }
+    }
+    count = kept;
+}
+
 const char *pm_attributes_value(const char *key)
 {
     const struct attribute *attribute = find(key);

@@ -50,6 +50,7 @@ extern int _PyObject_LookupAttr(PyObject *object, PyObject *name, PyObject **ret
     __attribute__((weak)); /* 3.7 to 3.12 */
 #endif
 #pragma weak PyCMethod_New
+#pragma weak PyFrame_GetCode
 #pragma weak PyType_FromModuleAndSpec
 #pragma weak PyType_GetModule
 #pragma weak PyType_GetModuleState
@@ -102,6 +103,36 @@ static inline int pm_attr_optional(PyObject *object, PyObject *name, PyObject **
         return -1;
     PyErr_Clear();
     return 0;
+}
+
+/* A profile function (Include/cpython/pystate.h, the same since 3.8), for interpreters without
+ * sys.monitoring. None of this is in the limited API; all of it is exported by 3.9 to 3.12. */
+typedef int (*pm_tracefunc)(PyObject *self, PyFrameObject *frame, int what, PyObject *arg);
+enum { PM_TRACE_CALL = 0, PM_TRACE_RETURN = 3 };
+#ifdef Py_LIMITED_API
+extern void PyEval_SetProfile(pm_tracefunc function, PyObject *self) __attribute__((weak));
+extern int _PyEval_SetProfile(PyThreadState *thread, pm_tracefunc function, PyObject *self)
+    __attribute__((weak));
+extern PyThreadState *PyInterpreterState_ThreadHead(PyInterpreterState *interpreter)
+    __attribute__((weak));
+extern PyThreadState *PyThreadState_Next(PyThreadState *thread) __attribute__((weak));
+#endif
+
+static inline int pm_profile_possible(void)
+{
+    return PyEval_SetProfile != NULL && PyFrame_GetCode != NULL;
+}
+
+/* Gives every other thread of this interpreter the profile function. */
+static inline void pm_profile_others(pm_tracefunc function, PyObject *self)
+{
+    if (!_PyEval_SetProfile || !PyInterpreterState_ThreadHead || !PyThreadState_Next)
+        return;
+    PyThreadState *own = PyThreadState_Get();
+    PyThreadState *thread = PyInterpreterState_ThreadHead(PyInterpreterState_Get());
+    for (; thread; thread = PyThreadState_Next(thread))
+        if (thread != own && _PyEval_SetProfile(thread, function, self) < 0)
+            PyErr_Clear();
 }
 
 #endif

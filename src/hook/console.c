@@ -14,6 +14,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hook/session.h"
+#include "probe/device.h"
+#include "session/attrs.h"
+
 #define LINES_KEPT 48
 #define LINE_MAX_BYTES 512
 #define BANNER_MAX 8192
@@ -79,7 +83,7 @@ static void show(bool once, const char *text)
         print_line(text);
 }
 
-static void keep_or_show(bool once, const char *format, va_list args)
+static void PM_PRINTF(2, 0) keep_or_show(bool once, const char *format, va_list args)
 {
     char text[LINE_MAX_BYTES];
     if (vsnprintf(text, sizeof text, format, args) < 0)
@@ -115,6 +119,20 @@ void pm_console_once(const char *format, ...)
     va_end(args);
 }
 
+/* What forward times are measured by, in the words of the seeds' line: events of a device that has
+ * them (vLLM says cuda for ROCm too), on another one the way to vLLM's own synchronisation, on a
+ * CPU the model's call. */
+static const char *events_mode(const struct pm_settings *settings)
+{
+    const char *device = pm_attributes_value(PM_ATTR_DEVICE);
+    if (!settings->cuda_events || !settings->forward_pass)
+        return "False";
+    if (pm_device_stand_in() != NULL || (device && strcmp(device, "cuda") == 0))
+        return "True";
+    return device && strcmp(device, "cpu") == 0 ? "False (CPU: wall clock)"
+                                                : "False (host clock, vLLM's synchronisation)";
+}
+
 static size_t banner(const struct pm_settings *settings, const char *dir, char *out, size_t size)
 {
     const char *name = strrchr(dir, '/');
@@ -129,20 +147,23 @@ static size_t banner(const struct pm_settings *settings, const char *dir, char *
     const struct {
         const char *words;
         int value;
+        const char *text; /* instead of value, or NULL */
     } rows[] = {
-        {"CUDA graph tracking", settings->cuda_graph},
-        {"KV cache tracking", settings->kv_cache},
-        {"MoE expert tracking", settings->moe},
-        {"Forward pass timing", settings->forward_pass},
-        {"CUDA Events mode", settings->cuda_events},
-        {"CPU timing", settings->cpu_timing},
-        {"Batch utilization tracking", settings->batch_utilization},
-        {"Preemption tracking", settings->preemption},
-        {"Encoder-decoder timing", settings->encoder_decoder},
+        {"CUDA graph tracking", settings->cuda_graph, NULL},
+        {"KV cache tracking", settings->kv_cache, NULL},
+        {"MoE expert tracking", settings->moe, NULL},
+        {"Forward pass timing", settings->forward_pass, NULL},
+        {"CUDA Events mode", 0, events_mode(settings)},
+        {"CPU timing", settings->cpu_timing, NULL},
+        {"Batch utilization tracking", settings->batch_utilization, NULL},
+        {"Preemption tracking", settings->preemption, NULL},
+        {"Encoder-decoder timing", settings->encoder_decoder, NULL},
     };
     size_t used = length > 0 && (size_t)length < size ? (size_t)length : 0;
     for (size_t i = 0; !simple && i < sizeof rows / sizeof rows[0]; i++) {
         const char *value = rows[i].value < 0 ? "auto" : rows[i].value ? "True" : "False";
+        if (rows[i].text)
+            value = rows[i].text;
         length = snprintf(out + used, size - used, "  %s: %s\n", rows[i].words, value);
         if (length > 0 && (size_t)length < size - used)
             used += (size_t)length;
@@ -162,6 +183,11 @@ void pm_console_born(const struct pm_settings *settings, const char *dir, bool m
     for (size_t i = 0; i < kept_count; i++)
         show(kept[i].once, kept[i].text);
     kept_count = 0;
+}
+
+void pm_console_verbose(bool on)
+{
+    verbose = on;
 }
 
 void pm_console_drop(void)

@@ -24,6 +24,9 @@ void pm_console_once(const char *format, ...) PM_PRINTF(1, 2);
  * been kept. */
 void pm_console_born(const struct pm_settings *settings, const char *dir, bool made);
 
+/* Whether every process shows its lines, as VERBOSE says. */
+void pm_console_verbose(bool on);
+
 /* Forgets what is kept. */
 void pm_console_drop(void);
 

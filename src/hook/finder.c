@@ -96,10 +96,13 @@ static void executed(struct patcher *patcher, PyObject *module)
     PyErr_Clear();
 }
 
-/* loader.exec_module(module) and then ours; the caller holds patcher. */
-static PyObject *execute(struct patcher *patcher, PyObject *module)
+/* loader.exec_module(module), or that of its class, and then ours; the caller holds patcher. */
+static PyObject *execute(struct patcher *patcher, PyObject *module, bool of_class)
 {
-    PyObject *result = PyObject_CallMethod(patcher->loader, "exec_module", "O", module);
+    PyObject *loader = patcher->loader;
+    PyObject *result = of_class ? PyObject_CallMethod((PyObject *)Py_TYPE(loader), "exec_module",
+                                                      "OO", loader, module)
+                                : PyObject_CallMethod(loader, "exec_module", "O", module);
     if (result)
         executed(patcher, module);
     return result;
@@ -119,11 +122,15 @@ static PyObject *exec_call(PyObject *self, PyObject *args, PyObject *kwargs)
         return NULL;
     Py_INCREF(self); /* the loader held us */
     PyObject *dict = PyObject_GetAttrString(patcher->loader, "__dict__");
-    if (dict && PyDict_Check(dict) && PyDict_GetItemString(dict, "exec_module") == self)
+    PyObject *there = dict && PyDict_Check(dict) ? PyDict_GetItemString(dict, "exec_module") : NULL;
+    /* Another tool put its own there after us, which called us: the loader's would be that again.
+     */
+    bool others = there && there != self;
+    if (there == self)
         (void)PyDict_DelItemString(dict, "exec_module");
     Py_XDECREF(dict);
     PyErr_Clear();
-    PyObject *result = execute(patcher, module);
+    PyObject *result = execute(patcher, module, others);
     Py_DECREF(self);
     return result;
 }
@@ -187,7 +194,7 @@ static PyObject *loader_exec_module(PyObject *self, PyObject *module)
         PyErr_Clear();
     }
     Py_INCREF(self);
-    PyObject *result = execute(patcher, module);
+    PyObject *result = execute(patcher, module, false);
     Py_DECREF(self);
     return result;
 }

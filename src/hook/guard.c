@@ -9,6 +9,7 @@
 #include <string.h>
 
 _Thread_local struct pm_guard_thread pm_guard_here;
+uint32_t pm_guard_halves;
 
 /* Why a probe was disarmed, kept so that every recorder of this process can say it. */
 #define PM_GUARD_REASONS 32
@@ -38,6 +39,7 @@ static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static void after_fork_in_child(void)
 {
     guard.rec = NULL;
+    pm_guard_halves = pm_guard_here.inside != 0; /* other threads' are not here */
     memset(&guard.pending, 0, sizeof guard.pending);
     memset(&guard.flushed, 0, sizeof guard.flushed);
 }

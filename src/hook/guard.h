@@ -87,6 +87,10 @@ struct pm_guard_thread {
 };
 extern _Thread_local struct pm_guard_thread pm_guard_here;
 
+/* Halves under way in all threads: one that calls Python may have let another thread run. While
+ * there are any the recorder must stay. */
+extern uint32_t pm_guard_halves;
+
 /* The OUTERMOST group of a target: those of one probe with the same enter and leave share one, so
  * that an override and the method it calls by super() are one. PM_GUARD_NO_GROUP if the table is
  * full. */

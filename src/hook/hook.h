@@ -31,6 +31,9 @@ struct pm_hook {
 /* The state in force, NULL before activation. */
 struct pm_hook *pm_hook_current(void);
 
+/* Makes the types, the table of hooks (all off) and the finder, where that has not been done. */
+bool pm_hook_bring_up(void);
+
 /* The interpreter's command line (sys.orig_argv) into words, at most `most`; how many. The texts
  * are the interpreter's own. */
 #define PM_ARGUMENTS_MAX 1024

@@ -15,9 +15,11 @@
 #include <stdlib.h>
 
 #include "base/settings.h"
+#include "hook/control.h"
 #include "hook/gate.h"
 #include "hook/read.h"
 #include "hook/session.h"
+#include "hook/switch.h"
 #include "session/attrs.h"
 
 #define CAPSULE_VERSION 1
@@ -84,37 +86,58 @@ static bool activate(PyObject *module, const struct pm_gate_verdict *verdict, co
     return pm_finder_install(module, hook) == 0;
 }
 
-/* Switched off, in a command that starts a vLLM engine: of all hooks only the one on vLLM's check
- * of environment names, so that the switch itself does not make vLLM warn, or refuse to start. */
-static void stand_by(PyObject *module)
+static bool bring_up(PyObject *module)
 {
-    const char *words[PM_ARGUMENTS_MAX];
-    size_t n_words = pm_hook_arguments(words, PM_ARGUMENTS_MAX);
-    if (current || !pm_gate_command_serves(n_words, words))
-        return;
+    if (current)
+        return true;
     struct pm_hook *hook = PyModule_GetState(module);
+    bool done = false;
     hook->in_force = true;
     if (pm_wrapper_types_init(module, &hook->types) == 0 && pm_install_begin(hook, NULL) == 0) {
         current = hook;
-        (void)pm_finder_install(module, hook);
+        done = pm_finder_install(module, hook) == 0;
     }
     PyErr_Clear();
+    return done;
+}
+
+/* Switched off, in a command that starts a vLLM engine, or in a child of one: of all hooks only the
+ * one on vLLM's check of environment names, so that the switch itself does not make vLLM warn, or
+ * refuse to start; and the finder learns when vLLM is there, for `profilemate start`. */
+static void stand_by(PyObject *module, bool late)
+{
+    const char *words[PM_ARGUMENTS_MAX];
+    size_t n_words = pm_hook_arguments(words, PM_ARGUMENTS_MAX);
+    const bool serves = pm_gate_command_serves(n_words, words);
+    /* vLLM's own plug-ins show by themselves that it is there: no finder for that. */
+    if (!current && (serves || (!late && getenv(PM_CONTROL_ENV))))
+        (void)bring_up(module);
 }
 
 /* One of the ways in, in the copy in force; as often as there are ways. */
 static PyObject *enter(PyObject *module, const char *entry)
 {
+    const bool late = strcmp(entry, "plugin") == 0;
     struct pm_gate_verdict verdict = decide();
     if (pm_session_active()) {
         if (verdict.reason == PM_GATE_SWITCH_OFF)
             pm_session_mute();
     } else if (verdict.reason == PM_GATE_SWITCH_OFF) {
-        stand_by(module);
-    } else if (verdict.active && !current && !activate(module, &verdict, entry)) {
+        stand_by(module, late);
+    } else if (!verdict.active) {
+        if (getenv(PM_CONTROL_ENV))
+            stand_by(module, late);
+    } else if (current) { /* stood by, and is told to record after all */
+        struct pm_switched switched;
+        pm_session_begin(&verdict, entry);
+        pm_switch_to(pm_facts_settings(), true, &switched, NULL, NULL);
+    } else if (!activate(module, &verdict, entry)) {
         PyErr_Clear();
     }
     if (current)
         pm_install_loaded();
+    if (late)
+        pm_control_arm(); /* only vLLM's own processes load its plug-ins */
     Py_RETURN_NONE;
 }
 
@@ -155,6 +178,14 @@ static const struct copy *find_copy(PyObject **ret_module, bool *ret_vacant)
         return NULL;
     }
     return copy;
+}
+
+bool pm_hook_bring_up(void)
+{
+    PyObject *owner = NULL;
+    bool vacant;
+    const struct copy *copy = find_copy(&owner, &vacant);
+    return current || (copy && copy->enter == this_copy.enter && bring_up(owner));
 }
 
 static int publish_copy(PyObject *module)

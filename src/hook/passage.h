@@ -34,15 +34,18 @@ struct pm_slot {
 
 struct pm_wrapper {
     PyObject_HEAD pm_vectorcall_fn vectorcall; /* ours: see __vectorcalloffset__ */
-    pm_vectorcall_fn direct; /* the original's, where it never changes; else NULL */
-    PyObject *original;      /* what is called, and `__wrapped__` */
-    uint32_t n_slots;        /* in use, removed ones included */
-    uint32_t n_live;         /* not removed */
-    uint32_t countdown;      /* seen calls until pm_passage_after is due */
-    bool coroutine;          /* the original is an `async def` function … */
-    bool coroutine_sure;     /* … and not somebody's wrapper of one */
-    uint64_t calls;          /* seen */
-    uint64_t counted;        /* of these, told to the guard */
+    pm_vectorcall_fn direct;             /* the original's, where it never changes; else NULL */
+    PyObject *original;                  /* what is called, and `__wrapped__` */
+    uint32_t n_slots;                    /* in use, removed ones included */
+    uint32_t n_live;                     /* not removed */
+    uint32_t countdown;                  /* seen calls until pm_passage_after is due */
+    bool coroutine;                      /* the original is an `async def` function … */
+    bool coroutine_sure;                 /* … and not somebody's wrapper of one */
+    bool (*quick)(const PyObject *self); /* of the only target, where it has one; else NULL */
+    uint64_t quick_calls;                /* that it counted */
+    uint64_t quick_counted;              /* of these, told to the guard */
+    uint64_t calls;                      /* seen */
+    uint64_t counted;                    /* of these, told to the guard */
     uint64_t first_ns;
     struct pm_slot slots[PM_WRAPPER_TARGETS];
     PyObject *raw; /* the attribute as it was: the original, or its static or class method */
@@ -108,6 +111,16 @@ static inline bool pm_passage_closed(const struct pm_wrapper *wrapper,
     return wrapper->n_live == 0 || here->inside != 0;
 }
 
+/* A call that its probe counts by a look at the object it is made on. */
+static inline bool pm_passage_quick(struct pm_wrapper *wrapper, PyObject *const *args,
+                                    size_t nargsf)
+{
+    if (!wrapper->quick || PM_VECTORCALL_NARGS(nargsf) == 0 || !wrapper->quick(args[0]))
+        return false;
+    wrapper->quick_calls++;
+    return true;
+}
+
 /* Runs the enter of one slot. single: the wrapper has no other. */
 static inline __attribute__((always_inline)) void
 pm_passage_enter_slot(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
@@ -127,7 +140,9 @@ pm_passage_enter_slot(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
     call->scratch[0] = call->scratch[1] = 0;
     if (slot->enter) {
         here->inside = 1;
+        pm_guard_halves++;
         slot->enter(call);
+        pm_guard_halves--;
         here->inside = 0;
         call->start_ns = 0;
         if (pm_unlikely(PyErr_Occurred() != NULL)) {
@@ -184,7 +199,9 @@ pm_passage_leave_slot(struct pm_wrapper *wrapper, struct pm_guard_thread *here,
         return;
     passage->call.target = slot->target;
     here->inside = 1;
+    pm_guard_halves++;
     slot->leave(&passage->call);
+    pm_guard_halves--;
     here->inside = 0;
     if (pm_unlikely(PyErr_Occurred() != NULL))
         pm_guard_fault(state, slot->target, "leave");

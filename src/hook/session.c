@@ -20,17 +20,21 @@
 #include "base/custom.h"
 #include "hook/compat.h"
 #include "hook/console.h"
+#include "hook/control.h"
 #include "hook/guard.h"
 #include "hook/hook.h"
 #include "probe/registry.h"
 #include "session/attrs.h"
+#include "session/doing.h"
 
 #define SCHEMAS_MAX 64
+#define SETTINGS_MAX 64
 
 static struct {
     bool active, mute;
     bool of_run; /* `profilemate run` has made the session up and completes it */
     bool asked;  /* by the switch: not the command table's guess */
+    bool late;   /* begun by `profilemate start`, in a process that ran already */
     bool broken; /* no directory or no recorder: said once, mute since */
     const char *entry;
     struct pm_settings settings;
@@ -62,36 +66,54 @@ static void warn_of_custom(void)
     free(custom);
 }
 
+/* Values that were asked for while the process ran, by row of the settings; NULL: the environment
+ * says. */
+static char *asked[SETTINGS_MAX];
+
+static const char *look_up(const char *name, void *arg)
+{
+    static const char first[] = "VLLM_PROFILING_", second[] = "PROFILEMATE_";
+    const bool is_first = strncmp(name, first, sizeof first - 1) == 0;
+    const char *suffix = name + (is_first ? sizeof first : sizeof second) - 1;
+    (void)arg;
+    for (size_t i = 0; i < pm_setting_rows_count && i < SETTINGS_MAX; i++) {
+        if (asked[i] && strcmp(pm_setting_rows[i].env, suffix) == 0)
+            return is_first ? asked[i] : NULL;
+    }
+    return getenv(name);
+}
+
 static bool preset_is_named(void)
 {
-    const char *value = getenv("VLLM_PROFILING_PRESET");
+    const char *value = look_up("VLLM_PROFILING_PRESET", NULL);
     const char *own = getenv("PROFILEMATE_PRESET");
     return (value && value[0]) || (own && own[0]);
 }
 
+bool pm_session_ask(const struct pm_setting_row *row, const char *value)
+{
+    const size_t i = (size_t)(row - pm_setting_rows);
+    char *copy = value && i < SETTINGS_MAX ? strdup(value) : NULL;
+    if (value && !copy)
+        return false;
+    free(asked[i]);
+    asked[i] = copy;
+    return true;
+}
+
 void pm_session_settings(struct pm_settings *ret_settings, pm_settings_warn_fn warn)
 {
-    pm_settings_read(ret_settings, NULL, NULL, warn, NULL);
+    pm_settings_read(ret_settings, look_up, NULL, warn, NULL);
     if (pm_place_is_simple(pm_place_file()) && !preset_is_named())
         ret_settings->preset = PM_PRESET_SIMPLE;
 }
 
-/* os.environ, so that what Python starts sees it too; that also sets it in the C environment. */
+/* Where children find it. */
 static void put_token(void)
 {
     char token[256];
     pm_birth_format(&session.birth, token, sizeof token);
-    PyObject *os = PyDict_GetItemString(PyImport_GetModuleDict(), "os"); /* borrowed */
-    PyObject *environ = os ? PyObject_GetAttrString(os, "environ") : NULL;
-    PyObject *value = environ ? PyUnicode_FromString(token) : NULL;
-    PyObject *key = value ? PyUnicode_FromString(PM_SESSION_ENV) : NULL;
-    if (!key || PyObject_SetItem(environ, key, value) < 0) {
-        PyErr_Clear();
-        (void)setenv(PM_SESSION_ENV, token, 1);
-    }
-    Py_XDECREF(key);
-    Py_XDECREF(value);
-    Py_XDECREF(environ);
+    pm_guide_put(PM_SESSION_ENV, token);
 }
 
 /* A child of fork(): Python's fork holds the GIL, so nothing here is half done. The recorder is
@@ -153,8 +175,22 @@ static void take_session(const struct pm_gate_verdict *verdict)
     put_token();
 }
 
+/* What a process needs once, whichever session comes first. */
+static void prepare_process(void)
+{
+    if (session.n_schemas > 0)
+        return;
+    for (size_t p = 0; p < pm_probes_count; p++) {
+        for (size_t s = 0; s < pm_probes[p]->n_schemas && session.n_schemas < SCHEMAS_MAX; s++)
+            session.schemas[session.n_schemas++] = pm_probes[p]->schemas[s];
+    }
+    (void)pthread_atfork(NULL, NULL, forked);
+    pm_finish_register();
+}
+
 void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
 {
+    pm_guide_take();
     pm_session_settings(&session.settings, NULL);
     take_session(verdict);
     session.active = true;
@@ -165,12 +201,22 @@ void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry)
     session.birth.file_mode = (uint32_t)session.settings.mode;
     (void)pm_settings_enable(NULL, NULL, keep_warning, NULL);
     warn_of_custom();
-    for (size_t p = 0; p < pm_probes_count; p++) {
-        for (size_t s = 0; s < pm_probes[p]->n_schemas && session.n_schemas < SCHEMAS_MAX; s++)
-            session.schemas[session.n_schemas++] = pm_probes[p]->schemas[s];
-    }
-    (void)pthread_atfork(NULL, NULL, forked);
-    pm_finish_register();
+    prepare_process();
+}
+
+void pm_session_begin_late(const struct pm_birth *birth)
+{
+    pm_clock_init();
+    session.birth = *birth;
+    session.birth.root = birth->root_pid == (uint32_t)getpid();
+    pm_session_settings(&session.settings, NULL);
+    session.birth.file_mode = (uint32_t)session.settings.mode;
+    session.entry = "started";
+    session.active = session.asked = session.late = true;
+    session.mute = session.broken = session.of_run = false;
+    session.dir[0] = '\0';
+    prepare_process();
+    put_token();
 }
 
 void pm_session_prefer_simple(void)
@@ -194,14 +240,25 @@ const char *pm_session_dir(void)
     return session.dir;
 }
 
+void pm_session_set(const struct pm_settings *settings)
+{
+    session.settings = *settings;
+    pm_console_verbose(settings->verbose || settings->debug);
+}
+
+bool pm_facts_late(void)
+{
+    return session.late;
+}
+
 const struct pm_birth *pm_session_birth(void)
 {
     return &session.birth;
 }
 
-bool pm_session_was_asked(void)
+unsigned pm_session_roles(void)
 {
-    return session.asked;
+    return session.roles;
 }
 
 /* ---- birth ----------------------------------------------------------------------------------- */
@@ -305,8 +362,11 @@ static bool ensure(void)
         return false;
     if (made)
         pm_about_write_metadata();
+    if (session.late)
+        pm_console_drop(); /* whoever asked for it is told by the command */
     if (first)
-        pm_console_born(&session.settings, session.dir, made);
+        pm_console_born(&session.settings, session.dir, made && !session.late);
+    pm_control_publish();
     return true;
 }
 
@@ -330,6 +390,26 @@ struct pm_recorder *pm_facts(void)
     if (__builtin_expect(session.rec != NULL, 1))
         return session.rec;
     return ensure() ? session.rec : NULL;
+}
+
+void pm_facts_doing(unsigned doing, uint64_t since_ns)
+{
+    if (__builtin_expect(session.rec != NULL, 1))
+        pm_recorder_doing(session.rec, doing, since_ns);
+}
+
+void pm_facts_raised(const char *what, unsigned doing, uint64_t step, const struct pm_call *call)
+{
+    char key[96];
+    pm_facts_doing(doing | PM_DOING_RAISED, call->end_ns);
+    PyObject *name = call->raised != NULL ? PyObject_GetAttrString(call->raised, "__name__") : NULL;
+    const char *text =
+        name != NULL && PyUnicode_Check(name) ? PyUnicode_AsUTF8AndSize(name, NULL) : NULL;
+    PyErr_Clear();
+    snprintf(key, sizeof key, PM_ATTR_RAISED_PREFIX "%s", what);
+    pm_attributes_set(key, "%s at step %llu", text != NULL ? text : "an exception",
+                      (unsigned long long)step);
+    Py_XDECREF(name);
 }
 
 unsigned pm_facts_schema(const struct pm_schema *schema)
@@ -360,7 +440,24 @@ void pm_facts_say(const char *format, ...)
     pm_console_line("%s", line);
 }
 
-/* ---- end ------------------------------------------------------------------------------------- */
+/* ---- the end of a session, and of the process
+ * ------------------------------------------------------------------------------------- */
+
+void pm_session_end(void)
+{
+    if (session.rec)
+        close_recorder();
+    if (session.active)
+        pm_guide_put(PM_SESSION_ENV, NULL);
+    session.active = false;
+    session.dir[0] = '\0';
+    pm_console_drop();
+    pm_attributes_forget(PM_ATTR_FIRED_PREFIX);
+    pm_attributes_forget(PM_ATTR_HOOK_PREFIX);
+    pm_attributes_forget(PM_ATTR_PROBE_PREFIX);
+    pm_attributes_forget(PM_ATTR_RAISED_PREFIX);
+    pm_attributes_forget(PM_ATTR_MARK_PREFIX);
+}
 
 void pm_session_finish(bool python_has_gone)
 {
@@ -371,7 +468,7 @@ void pm_session_finish(bool python_has_gone)
         pm_install_finish(session.rec);
         close_recorder();
     }
-    if (!root || session.broken || session.mute || session.of_run)
+    if (!root || !session.active || session.broken || session.mute || session.of_run)
         return;
     if (session.dir[0] || find_born(session.dir, sizeof session.dir))
         pm_finish_export(session.dir);

@@ -21,6 +21,21 @@
  * Once per process; touches no file. */
 void pm_session_begin(const struct pm_gate_verdict *verdict, const char *entry);
 
+/* Begins a session in a process that ran without one, or has ended one: by whom and under which
+ * name, birth says; settings are the environment's and what pm_session_ask was told. Touches no
+ * file. */
+void pm_session_begin_late(const struct pm_birth *birth);
+
+/* Ends it: the recorder is closed, and children that are started from now on join nothing. */
+void pm_session_end(void);
+
+/* A value instead of the environment's from now on; NULL: the environment's again. False without
+ * memory. */
+bool pm_session_ask(const struct pm_setting_row *row, const char *value);
+
+/* The settings in force become these. */
+void pm_session_set(const struct pm_settings *settings);
+
 /* The settings that the environment and the folder of this copy give. warn may be NULL. */
 void pm_session_settings(struct pm_settings *ret_settings, pm_settings_warn_fn warn);
 
@@ -43,6 +58,9 @@ void pm_attributes_attach(struct pm_recorder *rec);
 /* pm_facts_attr with a format. */
 void pm_attributes_set(const char *key, const char *format, ...) PM_PRINTF(2, 3);
 
+/* Forgets those whose keys begin so: a later recorder is not given them. */
+void pm_attributes_forget(const char *prefix);
+
 /* What was last set for a key, NULL if nothing was. */
 const char *pm_attributes_value(const char *key);
 
@@ -52,12 +70,20 @@ const char *pm_attributes_value(const char *key);
 const char *pm_session_dir(void);
 const struct pm_birth *pm_session_birth(void);
 
-/* Whether the switch asked for it, rather than the command line or the parent. */
-bool pm_session_was_asked(void);
+/* What this process was seen to do so far (enum pm_role bits). */
+unsigned pm_session_roles(void);
 
 /* The end of the process, from libc's exit: closes the recorder if Python has gone, and in the root
  * process starts the export. */
 void pm_session_finish(bool python_has_gone);
+
+/* ---- guide.c: variables that vLLM cannot take as its guides mean them ---- */
+
+/* Moves them to names, and forms, that are understood. Before the settings are read. */
+void pm_guide_take(void);
+
+/* Sets an environment variable for Python, C and children; NULL: removes it. Never raises. */
+void pm_guide_put(const char *name, const char *value);
 
 /* ---- about.c: what a process says about itself ---- */
 

@@ -6,6 +6,10 @@
 
 #include "hook/passage.h"
 
+/* What a call that a probe's `quick` counted is taken to have cost us: a clock would cost more.
+ * (bench/bench_graph.py measures it.) */
+#define QUICK_NS 5
+
 /* The interpreter that hooks belong to: probes keep objects of it in C statics. */
 static int64_t owner = -1;
 
@@ -47,6 +51,7 @@ __attribute__((noinline, cold)) PyObject *pm_passage_leave_failed(struct pm_wrap
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     passage->call.result = NULL;
+    passage->call.raised = type;
     pm_passage_halves(wrapper, here, passage);
     wrapper->calls++;
     if (--wrapper->countdown == 0)
@@ -72,8 +77,10 @@ __attribute__((noinline, cold)) void pm_passage_after(struct pm_wrapper *wrapper
     }
     bool due = (calls & (calls - 1)) == 0 || ns;
     if (due) {
-        pm_guard_count(calls - wrapper->counted, ns * PM_GUARD_SAMPLE);
+        const uint64_t quick = wrapper->quick_calls - wrapper->quick_counted;
+        pm_guard_count(calls - wrapper->counted + quick, ns * PM_GUARD_SAMPLE + quick * QUICK_NS);
         wrapper->counted = calls;
+        wrapper->quick_counted = wrapper->quick_calls;
     }
     if (!wrapper->first_ns)
         wrapper->first_ns = call->enter_ns;
@@ -106,6 +113,8 @@ static PyObject *wrapper_vectorcall(PyObject *self, PyObject *const *args, size_
     struct pm_wrapper *wrapper = (struct pm_wrapper *)self;
     struct pm_guard_thread *here = pm_passage_here();
     if (pm_unlikely(pm_passage_closed(wrapper, here)))
+        return pm_call_original(wrapper, args, nargsf, kwnames);
+    if (pm_passage_quick(wrapper, args, nargsf))
         return pm_call_original(wrapper, args, nargsf, kwnames);
 
     struct pm_passage passage;
@@ -251,6 +260,17 @@ PyObject *pm_wrapper_original(const struct pm_wrapper_types *types, PyObject *ob
     return wrapper ? wrapper->raw : NULL;
 }
 
+/* The quick way is only for a callable that nobody else looks at. */
+static void set_quick(struct pm_wrapper *wrapper)
+{
+    wrapper->quick = NULL;
+    for (uint32_t i = 0; wrapper->n_live == 1 && i < wrapper->n_slots; i++) {
+        const struct pm_slot *slot = &wrapper->slots[i];
+        if (!slot->removed && (slot->target->flags & PM_TARGET_QUICK))
+            wrapper->quick = slot->state->probe->quick;
+    }
+}
+
 int pm_wrapper_add(const struct pm_wrapper_types *types, PyObject *object,
                    struct pm_probe_state *state, const struct pm_target *target)
 {
@@ -281,6 +301,7 @@ int pm_wrapper_add(const struct pm_wrapper_types *types, PyObject *object,
     slot->removed = false;
     wrapper->n_live++;
     wrapper->countdown = 1;
+    set_quick(wrapper);
     return 0;
 }
 
@@ -297,6 +318,7 @@ size_t pm_wrapper_remove(const struct pm_wrapper_types *types, PyObject *object,
         slot->removed = true;
         wrapper->n_live--;
     }
+    set_quick(wrapper);
     return wrapper->n_live;
 }
 

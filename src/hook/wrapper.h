@@ -33,7 +33,7 @@
 #include "hook/guard.h"
 #include "probe/probe.h"
 
-#define PM_WRAPPER_TARGETS 8
+#define PM_WRAPPER_TARGETS 12
 
 /* The types, part of the module's state: made by m_exec, visited and cleared with it. */
 struct pm_wrapper_types {

@@ -13,9 +13,11 @@
  *   … returns              → graph_pass: replayed, or eager and why
  *   Worker.sample_tokens   replays of drafters → graph_pass, aside; closes the step
  *
- * A graph in pieces is counted by its first piece. CUDAGraphWrapper.__call__ itself is not hooked:
- * it runs for every piece of every step, passes through as often as not, and decides by the same
- * context and by the graph that capture_begin has been seen of.
+ * A graph in pieces is counted by its first piece. The pieces between the first and the last one
+ * are counted by their address alone (replay_quick), but for every sixteenth replay, of which each
+ * piece is timed. CUDAGraphWrapper.__call__ itself is not hooked: it runs for every piece of every
+ * step, passes through as often as not, and decides by the same context and by the graph that
+ * capture_begin has been seen of.
  */
 #include "hook/compat.h"
 
@@ -37,13 +39,19 @@ struct replay {
     uint64_t begun_ns, ended_ns, launch_ns;
     uint32_t entry, pieces;
     bool open;
-    bool seen; /* the graph's capture was */
+    bool seen;  /* the graph's capture was */
+    bool quick; /* pieces were counted without a look at the clock */
 };
+
+#define TIMED_EVERY 16 /* replays of a graph in pieces, of which one is timed piece by piece */
 
 static struct {
     struct pm_worker_now now; /* of the open step */
     struct pm_graph_dispatch dispatch;
     struct replay replay;
+    const void *expected; /* the next piece's object, if it is neither the first nor the last … */
+    const void *const *next;         /* … where that stands in the entry's chain … */
+    const void *const *last;         /* … and the last piece */
     uint64_t model_ns;               /* the model began; 0: not seen */
     uint32_t largest, largest_mixed; /* captured sizes, of … */
     uint32_t sized_entries;          /* … this many entries of … */
@@ -75,6 +83,7 @@ static void record(const struct pm_graph_pass *fact)
 static void finish_replay(void)
 {
     const struct replay *replay = &state.replay;
+    state.expected = NULL;
     if (!replay->open)
         return;
     state.replay.open = false;
@@ -84,7 +93,9 @@ static void finish_replay(void)
         .step = state.now.step,
         .at_ns = replay->begun_ns,
         .dur_ns = span(replay->begun_ns, replay->ended_ns),
-        .launch_ns = replay->launch_ns < UINT32_MAX ? (uint32_t)replay->launch_ns : UINT32_MAX,
+        .launch_ns = replay->quick                    ? 0
+                     : replay->launch_ns < UINT32_MAX ? (uint32_t)replay->launch_ns
+                                                      : UINT32_MAX,
         .desc = entry->desc,
         .pieces = replay->pieces < UINT16_MAX ? (uint16_t)replay->pieces : UINT16_MAX,
         .instance = state.now.instance,
@@ -262,6 +273,31 @@ static void begin_replay(const struct pm_call *call, uint32_t entry, bool seen)
         .open = true,
         .seen = seen,
     };
+    const struct pm_graph_entry *graph = &pm_graphs.entries[entry];
+    if (seen && graph->chained == graph->pieces && graph->pieces > 2 &&
+        graph->replays % TIMED_EVERY != 0) {
+        state.next = graph->chain + 1;
+        state.last = graph->chain + graph->pieces - 1;
+        state.expected = *state.next;
+    }
+}
+
+/* A piece in the middle of the replay under way: counted, and nothing else. */
+static bool replay_quick(const PyObject *self)
+{
+    if (self != state.expected)
+        return false;
+    state.replay.pieces++;
+    state.replay.quick = true;
+    state.expected = ++state.next < state.last ? *state.next : NULL;
+    return true;
+}
+
+/* Chains may move. */
+static void begin_enter(struct pm_call *call)
+{
+    state.expected = NULL;
+    pm_capture_begin_enter(call);
 }
 
 static void replay_leave(struct pm_call *call)
@@ -284,7 +320,6 @@ static void replay_leave(struct pm_call *call)
     }
 }
 
-#define begin_enter pm_capture_begin_enter
 #define begin_leave NULL
 #define end_enter NULL
 #define end_leave pm_capture_end_leave
@@ -349,12 +384,15 @@ static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
 
 const struct pm_probe pm_probe_cuda_graph = {
     .name = "cuda_graph",
+    .control = PM_PROBE_EARLY,
+    .early = "graphs are known by what was seen at their capture, which is over",
     .component = "torch.cuda.CUDAGraph",
     .enabled = enabled,
     .schemas = schemas,
     .n_schemas = sizeof schemas / sizeof *schemas,
     .targets = targets,
     .n_targets = sizeof targets / sizeof *targets,
+    .quick = replay_quick,
     .reset = reset,
     .keyframe = keyframe,
 };

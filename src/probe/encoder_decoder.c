@@ -10,6 +10,7 @@
  */
 #include "hook/compat.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "hook/read.h"
@@ -51,8 +52,12 @@ static const struct pm_schema *const schemas[] = {&encoder_step_schema};
 
 static struct {
     struct pm_encoder_step step; /* of the step under way */
+    uint16_t told; /* workers up to this one (n-th of the process) had their kind told */
     bool open;
+    bool told_first; /* the kind of the process's first model was told */
 } state;
+
+static void tell_model_type(PyObject *config, unsigned instance);
 
 static void reset(void)
 {
@@ -61,9 +66,24 @@ static void reset(void)
 
 /* ---- a step ---------------------------------------------------------------------------------- */
 
+/* A process may have one worker after another, each with a model of its own: told at its first
+ * step, when its number is known. */
+static void tell_later_worker(PyObject *worker)
+{
+    static struct pm_name n_vllm_config = PM_NAME("vllm_config");
+    struct pm_worker_now now;
+    if (!pm_worker_now(&now) || now.instance <= state.told)
+        return;
+    state.told = now.instance;
+    PyObject *config = pm_read_attr(worker, &n_vllm_config);
+    if (config != NULL)
+        tell_model_type(config, now.instance);
+    Py_XDECREF(config);
+}
+
 static void execute_enter(struct pm_call *call)
 {
-    (void)call;
+    tell_later_worker(call->args[0]);
     memset(&state.step, 0, sizeof state.step);
     state.open = true;
 }
@@ -199,7 +219,7 @@ static const char *kind_of_multimodal(PyObject *model)
     return vision == audio ? "multimodal" : vision ? "vision_language" : "audio_language";
 }
 
-static void tell_model_type(PyObject *config)
+static void tell_model_type(PyObject *config, unsigned instance)
 {
     static struct pm_name n_model_config = PM_NAME("model_config");
     static struct pm_name n_encoder_decoder = PM_NAME("is_encoder_decoder");
@@ -215,20 +235,31 @@ static void tell_model_type(PyObject *config)
     const bool known = pm_read_bool(model, &n_encoder_decoder, &encoder_decoder);
     (void)pm_read_bool(model, &n_multimodal, &multimodal);
     (void)pm_read_text(model, &n_attn_type, attention, sizeof attention, NULL);
-    if (known)
-        pm_facts_attr(PM_ATTR_MODEL_TYPE, encoder_decoder ? "encoder_decoder"
-                                          : multimodal    ? kind_of_multimodal(model)
-                                          : strcmp(attention, "encoder_only") == 0
-                                              ? "encoder_only"
-                                              : "decoder_only");
+    if (known) {
+        char key[48];
+        snprintf(key, sizeof key, instance > 0 ? PM_ATTR_MODEL_TYPE ".%u" : PM_ATTR_MODEL_TYPE,
+                 instance);
+        pm_facts_attr(key, encoder_decoder                          ? "encoder_decoder"
+                           : multimodal                             ? kind_of_multimodal(model)
+                           : strcmp(attention, "encoder_only") == 0 ? "encoder_only"
+                                                                    : "decoder_only");
+    }
     Py_DECREF(model);
+}
+
+static void tell_first(PyObject *config)
+{
+    if (state.told_first)
+        return;
+    state.told_first = true;
+    tell_model_type(config, 0);
 }
 
 /* EngineArgs.create_engine_config(self, …) -> VllmConfig */
 static void config_leave(struct pm_call *call)
 {
     if (call->result != NULL && call->result != Py_None)
-        tell_model_type(call->result);
+        tell_first(call->result);
 }
 
 /* Worker.__init__(self, vllm_config, …) */
@@ -237,7 +268,7 @@ static void worker_enter(struct pm_call *call)
     static struct pm_name n_vllm_config = PM_NAME("vllm_config");
     PyObject *config = pm_call_arg(call, 1, &n_vllm_config); /* borrowed */
     if (config != NULL)
-        tell_model_type(config);
+        tell_first(config);
 }
 
 #define config_enter NULL

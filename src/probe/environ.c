@@ -1,9 +1,10 @@
 /*
- * Keeps vLLM from warning of our environment variables. From 0.17.1 on, Platform.validate_environ
- * goes through os.environ and warns of each VLLM_* name that is not in vllm.envs'
- * environment_variables, or refuses to start. For the time of that call the module has a copy of
- * the dictionary with our names in it: the environment and vLLM's own dictionary stay as they are,
- * another thread that walks that dictionary is not disturbed, and names nobody knows still warn.
+ * Keeps vLLM from warning of our environment variables. From 0.17.0 on, vllm.envs.validate_environ
+ * (Platform.validate_environ since 0.31) goes through os.environ and warns of each VLLM_* name that
+ * is not in vllm.envs' environment_variables, or refuses to start. For the time of that call the
+ * module has a copy of the dictionary with our names in it: the environment and vLLM's own
+ * dictionary stay as they are, another thread that walks that dictionary is not disturbed, and
+ * names nobody knows still warn.
  *
  * Runs in the process that builds the engine's configuration, under the GIL.
  */
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #include "base/settings.h"
+#include "probe/torch_profiler.h"
 
 static PyObject *shown;  /* vLLM's own dictionary while a copy stands in for it */
 static unsigned running; /* calls under way */
@@ -25,9 +27,9 @@ static PyObject *envs_dict(void)
 static const char key[] = "environment_variables";
 
 /* Every VLLM_* name of ours that is set, with a callable as value, as the others have. */
-static int add_own_names(PyObject *names, PyObject *environ)
+static int add_own_names(PyObject *names, PyObject *variables)
 {
-    PyObject *iterator = PyObject_GetIter(environ);
+    PyObject *iterator = PyObject_GetIter(variables);
     if (!iterator)
         return -1;
     PyObject *name;
@@ -36,7 +38,8 @@ static int add_own_names(PyObject *names, PyObject *environ)
         if (!text)
             PyErr_Clear();
         int status = 0;
-        if (text && strncmp(text, "VLLM_", 5) == 0 && pm_settings_owns(text) &&
+        if (text && strncmp(text, "VLLM_", 5) == 0 &&
+            (pm_settings_owns(text) || pm_torch_profiler_honours(text)) &&
             !PyDict_GetItemWithError(names, name))
             status = PyDict_SetItem(names, name, (PyObject *)&PyUnicode_Type);
         Py_DECREF(name);
@@ -58,9 +61,9 @@ static void validate_enter(struct pm_call *call)
     if (running++ > 0)
         return;
     PyObject *os = PyDict_GetItemString(PyImport_GetModuleDict(), "os"); /* borrowed */
-    PyObject *environ = os ? PyObject_GetAttrString(os, "environ") : NULL;
-    PyObject *copy = environ ? PyDict_Copy(own) : NULL;
-    if (copy && add_own_names(copy, environ) == 0) {
+    PyObject *variables = os ? PyObject_GetAttrString(os, "environ") : NULL;
+    PyObject *copy = variables ? PyDict_Copy(own) : NULL;
+    if (copy && add_own_names(copy, variables) == 0) {
         Py_INCREF(own);
         if (PyDict_SetItemString(module, key, copy) == 0)
             shown = own;
@@ -68,7 +71,7 @@ static void validate_enter(struct pm_call *call)
             Py_DECREF(own);
     }
     Py_XDECREF(copy);
-    Py_XDECREF(environ);
+    Py_XDECREF(variables);
 }
 
 static void validate_leave(struct pm_call *call)

@@ -122,6 +122,7 @@ static void outputs_leave(struct pm_call *call)
         .op = PM_FRONTEND_DETOKENIZATION,
         .flags = call->result == NULL ? PM_FRONTEND_FAILED : 0,
     });
+    pm_facts_stepped(PM_ROLE_FRONTEND);
 }
 
 static uint64_t wall_ns(void)

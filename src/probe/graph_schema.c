@@ -29,7 +29,7 @@ static const struct pm_field pass_fields[] = {
     F(step, U64, "", ID, PM_AGG_NONE, "number of the step"),
     F(at_ns, U64, "ns", TIME, PM_AGG_NONE, "the replay of the first piece began; eager: the model did"),
     F(dur_ns, U32, "ns", DURATION, PM_AGG_SUM, "first piece's begin to last piece's end, host clock; 0: eager"),
-    F(launch_ns, U32, "ns", DURATION, PM_AGG_SUM, "inside the replays of its pieces alone"),
+    F(launch_ns, U32, "ns", DURATION, PM_AGG_SUM, "inside the replays of its pieces alone; 0: not timed"),
     F(tokens, U32, "tokens", COUNT, PM_AGG_SUM, "scheduled; 0 beside the step's model"),
     F(padding, U32, "tokens", COUNT, PM_AGG_SUM, "computed for nothing"),
     DESCRIPTOR(pm_graph_pass),

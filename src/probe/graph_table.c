@@ -23,6 +23,8 @@ static uint32_t hash_of(const struct pm_graph_desc *desc, uint16_t instance)
 
 void pm_graphs_clear(struct pm_graphs *graphs)
 {
+    for (uint32_t i = 0; i < graphs->n_entries; i++)
+        free(graphs->entries[i].chain);
     free(graphs->entries);
     free(graphs->index);
     free(graphs->objects);
@@ -113,6 +115,23 @@ static bool grow_objects(struct pm_graphs *graphs)
     return true;
 }
 
+/* Where piece 0 is captured anew the chain begins anew. */
+static void chain_up(struct pm_graph_entry *entry, const void *address, uint32_t piece)
+{
+    if (piece > entry->chained)
+        return; /* one before it is missing */
+    if (piece == entry->chain_room) {
+        const uint32_t room = piece > 0 ? 2 * piece : 8;
+        const void **more = realloc(entry->chain, room * sizeof *more);
+        if (more == NULL)
+            return;
+        entry->chain = more;
+        entry->chain_room = room;
+    }
+    entry->chain[piece] = address;
+    entry->chained = piece + 1;
+}
+
 void pm_graphs_learn(struct pm_graphs *graphs, const void *address, uint32_t entry, uint32_t piece)
 {
     if (address == NULL)
@@ -126,6 +145,8 @@ void pm_graphs_learn(struct pm_graphs *graphs, const void *address, uint32_t ent
         graphs->n_objects++;
     }
     *object = (struct pm_graph_object){.address = address, .entry = entry, .piece = piece};
+    if (entry < graphs->n_entries)
+        chain_up(&graphs->entries[entry], address, piece);
 }
 
 const struct pm_graph_object *pm_graphs_object(const struct pm_graphs *graphs, const void *address)

@@ -23,6 +23,8 @@ struct pm_graph_entry {
     uint64_t begun_ns, ended_ns; /* its newest capture; 0: seen by its replays only */
     uint64_t capture_ns;
     uint64_t replays;
+    const void **chain; /* its pieces' objects in order, as far as there was memory; owned */
+    uint32_t chained, chain_room;
     uint32_t pieces;
     uint32_t round; /* of capturing: a later one captures it anew */
     uint16_t instance;

@@ -9,8 +9,8 @@
  */
 #include "hook/read.h"
 #include "probe/kv_cache.h"
-#include "probe/kv_schema.h"
 #include "probe/request_name.h"
+#include "session/kv_schema.h"
 
 static struct pm_name n_block = PM_NAME("block");
 static struct pm_name n_block_id = PM_NAME("block_id");

@@ -10,7 +10,8 @@
 
 #include "hook/guard.h"
 #include "hook/read.h"
-#include "probe/kv_schema.h"
+#include "probe/scheduler.h"
+#include "session/kv_schema.h"
 
 static const struct pm_schema *const schemas[] = {&pm_kv_step_schema, &pm_kv_eviction_schema};
 
@@ -135,12 +136,20 @@ static void init_leave(struct pm_call *call)
 
 /* ---- steps ---- */
 
-/* A scheduler that was made before we came. */
+/* A scheduler that was made before we came: the step under way has the number that sched_step gives
+ * it, whose enter came first. */
 static void schedule_enter(struct pm_call *call)
 {
     uint64_t free_blocks;
-    if (pm_kv_by_scheduler(call->args[0]) == NULL)
-        (void)look(pool_add(call->args[0]), call->args[0], &free_blocks);
+    struct pm_kv_pool *pool = pm_kv_by_scheduler(call->args[0]);
+    if (pool != NULL && pool->pool != NULL)
+        return;
+    if (pool == NULL)
+        pool = pool_add(call->args[0]);
+    const struct pm_scheduler *known = pm_scheduler_known(call->args[0]);
+    if (known != NULL)
+        pool->step = known->step;
+    (void)look(pool, call->args[0], &free_blocks);
 }
 
 static void schedule_leave(struct pm_call *call)
@@ -245,6 +254,13 @@ static void reset(void)
     n_instances = 0;
 }
 
+/* Blocks moved unseen: what was known of them is void, the pools keep their numbers. */
+static void resume(void)
+{
+    for (size_t i = 0; i < PM_KV_POOLS_MAX; i++)
+        pools[i].pool = pools[i].manager = pools[i].queue = NULL;
+}
+
 const struct pm_probe pm_probe_kv_cache = {
     .name = "kv_cache",
     .component = "KVCacheManager",
@@ -253,5 +269,6 @@ const struct pm_probe pm_probe_kv_cache = {
     .n_schemas = sizeof schemas / sizeof *schemas,
     .targets = targets,
     .n_targets = sizeof targets / sizeof *targets,
+    .resume = resume,
     .reset = reset,
 };

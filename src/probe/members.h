@@ -32,6 +32,7 @@ struct pm_member {
     uint32_t lost_until; /* tokens [0, lost_until) were computed once and lost to a preemption */
     uint8_t state;       /* enum pm_member_state */
     bool preempted;      /* since it was last scheduled */
+    uint16_t sampling;   /* what it asks of sampling, see sampling.c; 0: not read yet */
 };
 
 /* The life of a member's request, apart so that walks over members stay small: kept only where the

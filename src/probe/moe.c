@@ -148,6 +148,8 @@ static void finish(struct pm_recorder *rec, uint64_t now_ns)
 
 const struct pm_probe pm_probe_moe = {
     .name = "moe",
+    .control = PM_PROBE_EARLY,
+    .early = "the routers of a model are met while it is loaded, which is over",
     .enabled = enabled,
     .schemas = schemas,
     .n_schemas = sizeof schemas / sizeof *schemas,

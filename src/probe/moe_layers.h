@@ -14,7 +14,7 @@
 
 #include "recorder/recorder.h"
 #include "session/moe_facts.h"
-#include "session/schema.h"
+#include "session/moe_schema.h"
 
 #define PM_MOE_LAYERS_MAX 1024 /* of all the models that the process still has */
 #define PM_MOE_MODELS_MAX 4    /* loaded models; the oldest makes room */
@@ -39,9 +39,6 @@ struct pm_moe_slot {
     uint64_t unread;              /* calls whose ids could not be read */
     uint32_t device_nth; /* n-th, from 1, of those that count on the device; 0: none of them */
 };
-
-extern const struct pm_schema pm_moe_layer_schema, pm_moe_counts_schema, pm_moe_totals_schema,
-    pm_moe_time_schema;
 
 /* The recorder's number of one of these: pm_facts_schema, set by the probe. Apart, so that nothing
  * here needs Python. */

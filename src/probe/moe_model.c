@@ -10,6 +10,7 @@
 #include "hook/guard.h"
 #include "hook/read.h"
 #include "probe/moe_capture.h"
+#include "probe/moe_drafter.h"
 #include "probe/moe_graph.h"
 #include "probe/moe_layers.h"
 #include "probe/probe.h"
@@ -54,6 +55,7 @@ static struct pm_name n_get_num_experts = PM_NAME("get_num_experts");
 /* What the loaded model's surroundings are. */
 struct place {
     PyObject *config; /* vllm_config, owned */
+    PyObject *drafts; /* the drafter's modules, owned; NULL: none */
     bool on_device;
     bool compiled; /* Dynamo compiles the model */
     bool ubatch;
@@ -85,6 +87,7 @@ static bool look_around(PyObject *worker, struct pm_moe_model_state *state, stru
     PyObject *parallel = pm_read_attr(config, &n_parallel_config);
     memset(ret_place, 0, sizeof *ret_place);
     ret_place->config = config;
+    ret_place->drafts = pm_moe_drafter_modules(worker);
     ret_place->state = state;
     ret_place->on_device = device == NULL ||
                            !pm_read_text(device, &n_device_type, type, sizeof type, NULL) ||
@@ -138,7 +141,9 @@ static void decide(const struct place *place, PyObject *layer, PyObject *router,
     PyObject *set = pm_read_attr(router, &n_set_capture_fn);
     bool monolithic = false;
     (void)pm_read_bool(layer, &n_is_monolithic, &monolithic);
-    if (monolithic)
+    if (pm_moe_drafter_has(place->drafts, layer))
+        fact->why = PM_MOE_WHY_DRAFTER;
+    else if (monolithic)
         fact->why = PM_MOE_WHY_MONOLITHIC;
     else if (set == NULL || fact->experts == 0)
         fact->why = PM_MOE_WHY_NO_HOOK;
@@ -284,8 +289,8 @@ static void install(const struct place *place, PyObject *worker, PyObject *layer
         if (slot->fact.seen != PM_MOE_UNSEEN &&
             (router == NULL || !install_capture(slot, router, previous)))
             give_up_layer(slot);
-        slot->fact.timed =
-            layer != NULL && !place->on_device && !place->compiled && install_timer(slot, layer);
+        slot->fact.timed = layer != NULL && slot->fact.why != PM_MOE_WHY_DRAFTER &&
+                           !place->on_device && !place->compiled && install_timer(slot, layer);
         place->state->any =
             place->state->any || slot->fact.seen != PM_MOE_UNSEEN || slot->fact.timed;
         place->state->device = place->state->device || slot->fact.seen == PM_MOE_DEVICE;
@@ -309,6 +314,7 @@ static const char *const reasons[] = {
     [PM_MOE_WHY_ROWS] = "which rows are this rank's tokens cannot be told on a device with "
                         "microbatches or several data-parallel ranks",
     [PM_MOE_WHY_FAILED] = "the counter could not be set up",
+    [PM_MOE_WHY_DRAFTER] = "they are the drafter's, whose passes are not the tokens of steps",
 };
 
 static void say(const struct place *place)
@@ -383,6 +389,7 @@ void pm_moe_model_loaded(PyObject *worker, uint16_t instance, uint64_t now_ns,
     Py_XDECREF(items);
     Py_XDECREF(layers);
     Py_XDECREF(compilation);
+    Py_XDECREF(place.drafts);
     Py_DECREF(place.config);
 }
 

@@ -17,6 +17,7 @@
 #include "hook/guard.h"
 #include "hook/read.h"
 #include "probe/request_record.h"
+#include "session/request_schema.h"
 
 static struct pm_name n_request = PM_NAME("request");
 static struct pm_name n_requests = PM_NAME("requests");
@@ -215,6 +216,7 @@ static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
 
 const struct pm_probe pm_probe_request_life = {
     .name = "request_life",
+    .control = PM_PROBE_SPINE,
     .component = NULL,
     .enabled = enabled,
     .schemas = schemas,

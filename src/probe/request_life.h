@@ -53,8 +53,4 @@ uint32_t pm_life_output_tokens(PyObject *request);
 /* For the keyframe of a segment: requests that are not over, running ones first. */
 void pm_life_keyframe(struct pm_recorder *rec, struct pm_scheduler *scheduler);
 
-extern const struct pm_schema pm_request_schema;
-extern const struct pm_schema pm_request_open_schema;
-extern const struct pm_schema pm_request_queued_schema;
-
 #endif

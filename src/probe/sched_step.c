@@ -13,52 +13,14 @@
 #include "hook/guard.h"
 #include "hook/read.h"
 #include "probe/request_record.h"
+#include "probe/step_mark.h"
+#include "session/attrs.h"
+#include "session/doing.h"
+#include "session/step_schema.h"
 
-/* clang-format off */
-#define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_sched_step, member, type, unit, kind, agg, doc)
-static const struct pm_field sched_step_fields[] = {
-    F(step, U64, "", ID, PM_AGG_NONE, "number of the step, from 0 per scheduler"),
-    F(start_ns, U64, "ns", TIME, PM_AGG_NONE, "schedule() was entered"),
-    F(dur_ns, U32, "ns", DURATION, PM_AGG_HIST, "schedule() took"),
-    F(instance, U16, "", ID, PM_AGG_NONE, "n-th scheduler of the process"),
-    F(phase, U8, "", ID, PM_AGG_CLASS, "0 no tokens, 1 prefill, 2 decode"),
-    F(flags, U8, "", FLAGS, PM_AGG_NONE, "1: prefill and decode requests together"),
-    F(requests, U32, "requests", COUNT, PM_AGG_HIST, "scheduled requests"),
-    F(tokens, U32, "tokens", COUNT, PM_AGG_HIST, "scheduled tokens"),
-    F(prefill_requests, U32, "requests", COUNT, PM_AGG_SUM, "requests with prompt tokens to compute for the first time"),
-    F(prefill_tokens, U32, "tokens", COUNT, PM_AGG_SUM, "prompt tokens computed for the first time"),
-    F(recompute_requests, U32, "requests", COUNT, PM_AGG_SUM, "requests with tokens to compute again after a preemption"),
-    F(recompute_tokens, U32, "tokens", COUNT, PM_AGG_SUM, "tokens computed again after a preemption"),
-    F(decode_requests, U32, "requests", COUNT, PM_AGG_SUM, "requests that only decode"),
-    F(decode_tokens, U32, "tokens", COUNT, PM_AGG_SUM, "tokens that are neither prompt nor recomputed, drafts included"),
-    F(spec_requests, U32, "requests", COUNT, PM_AGG_SUM, "requests with draft tokens to verify"),
-    F(spec_tokens, U32, "tokens", COUNT, PM_AGG_SUM, "draft tokens to verify"),
-    F(running, U32, "requests", GAUGE, PM_AGG_NONE, "running queue after schedule()"),
-    F(waiting, U32, "requests", GAUGE, PM_AGG_NONE, "waiting queue after schedule()"),
-    F(joined, U32, "requests", COUNT, PM_AGG_SUM, "members that the step before did not have"),
-    F(left, U32, "requests", COUNT, PM_AGG_SUM, "members of the step before that this one does not have"),
-    F(max_requests, U32, "requests", GAUGE, PM_AGG_NONE, "requests that a step may have; 0: not known"),
-    F(max_tokens, U32, "tokens", GAUGE, PM_AGG_NONE, "tokens that a step may have; 0: not known"),
-};
-#undef F
-/* clang-format on */
-
-static const struct pm_schema sched_step_schema = {
-    .name = "sched_step",
-    .stream = PM_STREAM_CORE,
-    .payload_bytes = sizeof(struct pm_sched_step),
-    .classes = PM_PHASE_CLASSES,
-    .doc = "One per Scheduler.schedule: the step's number and composition.",
-    .fields = sched_step_fields,
-    .n_fields = sizeof sched_step_fields / sizeof *sched_step_fields,
-};
-
-static const struct pm_schema *const schemas[] = {&sched_step_schema, &pm_step_request_schema};
+static const struct pm_schema *const schemas[] = {&pm_sched_step_schema, &pm_step_request_schema};
 
 static struct pm_name n_requests = PM_NAME("requests");
-static struct pm_name n_running = PM_NAME("running");
-static struct pm_name n_waiting = PM_NAME("waiting");
-static struct pm_name n_get_request_counts = PM_NAME("get_request_counts");
 static struct pm_name n_num_scheduled_tokens = PM_NAME("num_scheduled_tokens");
 static struct pm_name n_scheduled_spec_decode_tokens = PM_NAME("scheduled_spec_decode_tokens");
 static struct pm_name n_finished_req_ids = PM_NAME("finished_req_ids");
@@ -88,32 +50,14 @@ static void read_limits(PyObject *self, struct pm_scheduler *scheduler)
     scheduler->odd_tokens = pm_read_u64(self, &n_num_sampled_tokens_per_step, &value) && value != 1;
 }
 
-static void read_queues(PyObject *self, struct pm_sched_step *fact)
-{
-    PyObject *method = pm_read_attr(self, &n_get_request_counts);
-    PyObject *counts = method != NULL ? PyObject_CallNoArgs(method) : NULL;
-    Py_XDECREF(method);
-    if (counts != NULL && PyTuple_Check(counts) && PyTuple_Size(counts) >= 2) {
-        long running = PyLong_AsLong(PyTuple_GetItem(counts, 0));
-        long waiting = PyLong_AsLong(PyTuple_GetItem(counts, 1));
-        fact->running = running > 0 ? (uint32_t)running : 0;
-        fact->waiting = waiting > 0 ? (uint32_t)waiting : 0;
-    } else {
-        pm_guard_discard();
-        uint64_t n;
-        fact->running = pm_read_len(self, &n_running, &n) ? (uint32_t)n : 0;
-        fact->waiting = pm_read_len(self, &n_waiting, &n) ? (uint32_t)n : 0;
-    }
-    pm_guard_discard();
-    Py_XDECREF(counts);
-}
-
 static void schedule_enter(struct pm_call *call)
 {
     pm_scheduler_of(call->args[0])->scheduling = true;
+    pm_facts_doing(PM_DOING_SCHEDULE, call->enter_ns);
 }
 
-static void schedule_leave(struct pm_call *call)
+/* What schedule() made is counted and recorded. */
+static void take_step(struct pm_call *call)
 {
     PyObject *self = call->args[0];
     struct pm_scheduler *scheduler = pm_scheduler_of(self);
@@ -139,8 +83,13 @@ static void schedule_leave(struct pm_call *call)
                 .max_tokens = scheduler->max_tokens,
             },
     };
-    if (c.fact.step == 0 && c.rec != NULL)
+    if (c.fact.step == 0 && c.rec != NULL) {
         pm_recorder_identify(c.rec, PM_ROLE_ENGINE, -1, -1);
+        pm_session_late(self, PM_ROLE_ENGINE);
+    }
+    if (pm_facts_late())
+        pm_step_mark(PM_ATTR_MARK_SCHED, scheduler->instance, c.fact.step, call->result,
+                     &scheduler->marks);
     PyObject *scheduled = pm_read_attr(call->result, &n_num_scheduled_tokens);
     PyObject *spec = pm_read_attr(call->result, &n_scheduled_spec_decode_tokens);
     PyObject *finished = pm_read_attr(call->result, &n_finished_req_ids);
@@ -152,7 +101,7 @@ static void schedule_leave(struct pm_call *call)
 
     if (scheduled != NULL && PyDict_Check(scheduled))
         pm_step_count(&c, scheduled, finished);
-    read_queues(self, &c.fact);
+    pm_queue_counts(self, &scheduler->queues, &c.fact.running, &c.fact.waiting);
     Py_XDECREF(scheduled);
     Py_XDECREF(spec);
     Py_XDECREF(finished);
@@ -169,11 +118,22 @@ static void schedule_leave(struct pm_call *call)
         c.fact.flags |= PM_SCHED_MIXED;
     if (c.rec == NULL)
         return;
-    struct pm_sched_step *fact = pm_recorder_reserve(c.rec, pm_facts_schema(&sched_step_schema));
+    struct pm_sched_step *fact = pm_recorder_reserve(c.rec, pm_facts_schema(&pm_sched_step_schema));
     if (fact != NULL) {
         *fact = c.fact;
         pm_recorder_commit(c.rec, fact);
     }
+}
+
+static void schedule_leave(struct pm_call *call)
+{
+    pm_facts_doing(PM_DOING_HOOK, call->end_ns);
+    take_step(call);
+    if (call->result == NULL)
+        pm_facts_raised("schedule", PM_DOING_SCHEDULE, pm_scheduler_of(call->args[0])->step, call);
+    else
+        pm_facts_doing(PM_DOING_HAND_OVER, call->end_ns);
+    pm_facts_stepped(PM_ROLE_ENGINE);
 }
 
 /* The member of the request that is an argument of a hooked call; NULL: it has none. */
@@ -298,7 +258,7 @@ static const struct pm_target targets[] = {
 static bool enabled(const struct pm_settings *settings)
 {
     return settings->forward_pass || settings->cpu_timing || settings->batch_utilization ||
-           settings->preemption;
+           settings->preemption || settings->spec_decode || settings->sampling;
 }
 
 static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
@@ -326,6 +286,7 @@ static void keyframe(struct pm_recorder *rec, enum pm_stream stream, void *arg)
 
 const struct pm_probe pm_probe_sched_step = {
     .name = "sched_step",
+    .control = PM_PROBE_SPINE,
     .component = "Scheduler",
     .enabled = enabled,
     .schemas = schemas,

@@ -41,13 +41,19 @@ struct pm_scheduler *pm_scheduler_add(const PyObject *self)
     return place;
 }
 
-struct pm_scheduler *pm_scheduler_of(const PyObject *self)
+struct pm_scheduler *pm_scheduler_known(const PyObject *self)
 {
     for (size_t i = 0; i < SCHEDULERS_MAX; i++) {
         if (schedulers[i].self == self)
             return &schedulers[i];
     }
-    return pm_scheduler_add(self);
+    return NULL;
+}
+
+struct pm_scheduler *pm_scheduler_of(const PyObject *self)
+{
+    struct pm_scheduler *known = pm_scheduler_known(self);
+    return known != NULL ? known : pm_scheduler_add(self);
 }
 
 struct pm_scheduler *pm_scheduler_at(size_t i)

@@ -18,6 +18,7 @@
 
 #include "base/gaps.h"
 #include "probe/members.h"
+#include "probe/queue_counts.h"
 
 #define PM_NEVER UINT64_MAX
 #define PM_FLIGHTS 16 /* vLLM has two steps under way, or one per pipeline stage */
@@ -46,8 +47,10 @@ struct pm_scheduler {
     uint64_t last; /* number + 1 of the last step that had tokens; 0: none yet */
     uint16_t instance;
     bool scheduling;                   /* inside schedule() */
+    uint8_t marks;                     /* left so far, see step_mark.h */
     bool limits_known;                 /* the next three have been read */
     bool odd_tokens;                   /* a decode does not sample one token (diffusion) */
+    struct pm_queue_counts queues;     /* learnt at the first step */
     uint32_t max_requests, max_tokens; /* of one step */
     struct pm_members members;
     struct pm_flight flights[PM_FLIGHTS];
@@ -61,6 +64,9 @@ struct pm_scheduler {
 
 /* The scheduler of this object; a new one where it has not been seen. */
 struct pm_scheduler *pm_scheduler_of(const PyObject *self);
+
+/* The same; NULL where it has not been seen. */
+struct pm_scheduler *pm_scheduler_known(const PyObject *self);
 
 /* A new scheduler at this address (one that was there is gone). The oldest makes room where there
  * are too many. */

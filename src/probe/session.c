@@ -8,12 +8,17 @@
  */
 #include "probe/probe.h"
 
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hook/guard.h"
 #include "hook/read.h"
+#include "probe/model_size.h"
+#include "base/clock.h"
 #include "session/attrs.h"
+#include "session/switch_facts.h"
 
 #define VALUE_MAX 512
 #define KEY_MAX 96
@@ -80,6 +85,7 @@ struct row {
     }
 static struct row rows[] = {
     ROW("model_config", "model", PM_ATTR_MODEL),
+    ROW("model_config", "served_model_name", PM_ATTR_SERVED_NAME),
     ROW("model_config", "max_model_len", PM_ATTR_CONFIG_PREFIX "max_model_len"),
     ROW("model_config", "dtype", PM_ATTR_CONFIG_PREFIX "dtype"),
     ROW("model_config", "enforce_eager", PM_ATTR_CONFIG_PREFIX "enforce_eager"),
@@ -119,13 +125,15 @@ static void read_config(PyObject *config)
         PyObject *part = pm_read_attr(config, &rows[i].part);
         PyObject *object = part ? pm_read_attr(part, &rows[i].from) : NULL;
         if (text_of(object, value, sizeof value)) {
-            if (strcmp(rows[i].to, PM_ATTR_MODEL) == 0)
+            if (strcmp(rows[i].to, PM_ATTR_MODEL) == 0 ||
+                strcmp(rows[i].to, PM_ATTR_SERVED_NAME) == 0)
                 mask_address(value);
             pm_facts_attr(rows[i].to, value);
         }
         Py_XDECREF(object);
         Py_XDECREF(part);
     }
+    pm_model_size_tell(config);
     if (pm_read_text(config, &n_instance_id, value, sizeof value, NULL) && value[0])
         pm_facts_attr(PM_ATTR_INSTANCE_ID, value);
 }
@@ -145,14 +153,90 @@ static int engine_of(PyObject *config)
     return known && number < 1000000 ? (int)number : -1;
 }
 
+/* ---- engines and workers that were made before recording began ------------------------------- */
+
+void pm_session_late(PyObject *self, unsigned role)
+{
+    static struct pm_name n_vllm_config = PM_NAME("vllm_config"), n_rank = PM_NAME("rank");
+    uint64_t rank = 0;
+    if (!pm_facts_late())
+        return;
+    PyObject *config = pm_read_attr(self, &n_vllm_config);
+    const bool known =
+        role == PM_ROLE_WORKER && pm_read_u64(self, &n_rank, &rank) && rank < 1000000;
+    if (config)
+        read_config(config);
+    (void)pm_facts_identify(role, config ? engine_of(config) : -1, known ? (int)rank : -1);
+    Py_XDECREF(config);
+}
+
+/* ---- what was switched ------------------------------------------------------------------------
+ */
+
+/* clang-format off */
+#define F(member, type, kind, agg, doc) PM_FIELD(struct pm_switch_fact, member, type, "", kind, agg, doc)
+static const struct pm_field switch_fields[] = {
+    PM_FIELD(struct pm_switch_fact, at_ns, U64, "ns", TIME, PM_AGG_NONE, "when it took effect in this process"),
+    F(what, STR, ID, PM_AGG_NONE, "the setting's name in settings.def; empty where none is"),
+    F(value, STR, ID, PM_AGG_NONE, "its value from then on; of detail: for how many steps"),
+    F(kind, U8, ID, PM_AGG_NONE, "1 recording began in a running server, 2 it was ended, 3 a setting, 4 detail begins, 5 detail is over"),
+};
+#undef F
+/* clang-format on */
+
+static const struct pm_schema switch_schema = {
+    .name = "switch",
+    .stream = PM_STREAM_KEEP,
+    .payload_bytes = sizeof(struct pm_switch_fact),
+    .classes = 1,
+    .doc = "What was switched while the server ran, by profilemate set, start and stop.",
+    .fields = switch_fields,
+    .n_fields = sizeof switch_fields / sizeof *switch_fields,
+};
+static const struct pm_schema *const schemas[] = {&switch_schema};
+
+void pm_facts_switched(unsigned kind, const char *what, const char *value)
+{
+    struct pm_recorder *rec = pm_facts();
+    if (!rec)
+        return;
+    const uint32_t name = pm_recorder_string(rec, PM_STREAM_KEEP, what, strlen(what));
+    const uint32_t text = pm_recorder_string(rec, PM_STREAM_KEEP, value, strlen(value));
+    struct pm_switch_fact *fact = pm_recorder_reserve(rec, pm_facts_schema(&switch_schema));
+    if (!fact)
+        return;
+    fact->at_ns = pm_clock_now_ns();
+    fact->what = name;
+    fact->value = text;
+    fact->kind = (uint8_t)kind;
+    pm_recorder_commit(rec, fact);
+}
+
 /* ---- the hooks --------------------------------------------------------------------------------
  */
 
 /* EngineArgs.create_engine_config(self, …) -> VllmConfig */
 static void config_leave(struct pm_call *call)
 {
-    if (call->result && call->result != Py_None && pm_facts_identify(PM_ROLE_FRONTEND, -1, -1))
-        read_config(call->result);
+    if (!call->result || call->result == Py_None)
+        return;
+    read_config(call->result); /* the banner tells of the device */
+    (void)pm_facts_identify(PM_ROLE_FRONTEND, -1, -1);
+}
+
+/* Variables that make every launch wait for its kernel: whoever reads figures must know. */
+static void note_environment(void)
+{
+    static const char *const names[] = {"HIP_LAUNCH_BLOCKING", "AMD_SERIALIZE_KERNEL"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const char *value = getenv(names[i]);
+        char key[KEY_MAX], text[16];
+        if (!value || !value[0])
+            continue;
+        snprintf(key, sizeof key, PM_ATTR_ENVIRON_PREFIX "%s", names[i]);
+        snprintf(text, sizeof text, "%s", value);
+        pm_facts_attr(key, text);
+    }
 }
 
 static PyObject *config_argument(struct pm_call *call)
@@ -165,8 +249,10 @@ static PyObject *config_argument(struct pm_call *call)
 static void engine_enter(struct pm_call *call)
 {
     PyObject *config = config_argument(call);
-    if (config && pm_facts_identify(PM_ROLE_ENGINE, engine_of(config), -1))
-        read_config(config);
+    if (!config)
+        return;
+    read_config(config);
+    (void)pm_facts_identify(PM_ROLE_ENGINE, engine_of(config), -1);
 }
 
 /* It has sized the KV cache by now. */
@@ -185,12 +271,37 @@ static void worker_enter(struct pm_call *call)
     PyObject *argument = pm_call_arg(call, 3, &n_rank);
     uint64_t rank = 0;
     bool known = argument && pm_u64(argument, &rank) && rank < 1000000;
-    if (config && pm_facts_identify(PM_ROLE_WORKER, engine_of(config), known ? (int)rank : -1))
-        read_config(config);
+    if (!config)
+        return;
+    read_config(config);
+    note_environment();
+    (void)pm_facts_identify(PM_ROLE_WORKER, engine_of(config), known ? (int)rank : -1);
+}
+
+/* MPClient.shutdown(self, …): called by vLLM's monitor when an engine core has ended by itself,
+ * with the client's resources marked so while its finalizer still waits; at a stop that vLLM makes,
+ * the engine is ended from within the call. */
+static void client_end_enter(struct pm_call *call)
+{
+    static struct pm_name n_resources = PM_NAME("resources"), n_dead = PM_NAME("engine_dead");
+    static struct pm_name n_finalizer = PM_NAME("_finalizer"), n_alive = PM_NAME("alive");
+    PyObject *client = call->nargs > 0 ? call->args[0] : NULL;
+    PyObject *resources = client ? pm_read_attr(client, &n_resources) : NULL;
+    PyObject *finalizer = client ? pm_read_attr(client, &n_finalizer) : NULL;
+    bool dead = false, alive = false;
+    if (resources && finalizer && pm_read_bool(resources, &n_dead, &dead) && dead &&
+        pm_read_bool(finalizer, &n_alive, &alive) && alive) {
+        char text[24];
+        snprintf(text, sizeof text, "%" PRIu64, pm_clock_now_ns());
+        pm_facts_attr(PM_ATTR_ENGINE_DIED, text);
+    }
+    Py_XDECREF(finalizer);
+    Py_XDECREF(resources);
 }
 
 #define T PM_TARGET_ROW
 #define config_enter NULL
+#define client_end_leave NULL
 #define worker_leave NULL
 static const struct pm_target targets[] = {
 #include "probe/session.def"
@@ -205,7 +316,10 @@ static bool enabled(const struct pm_settings *settings)
 
 const struct pm_probe pm_probe_session = {
     .name = "session",
+    .control = PM_PROBE_SPINE,
     .enabled = enabled,
+    .schemas = schemas,
+    .n_schemas = sizeof schemas / sizeof schemas[0],
     .targets = targets,
     .n_targets = sizeof targets / sizeof targets[0],
 };

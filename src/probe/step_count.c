@@ -5,34 +5,8 @@
 #include "hook/read.h"
 #include "probe/request_life.h"
 #include "probe/request_name.h"
-
-/* clang-format off */
-#define F(member, type, unit, kind, doc) PM_FIELD(struct pm_step_request, member, type, unit, kind, PM_AGG_NONE, doc)
-static const struct pm_field step_request_fields[] = {
-    F(step, U64, "", ID, "number of the step"),
-    F(at_ns, U64, "ns", TIME, "schedule() had returned"),
-    F(request, STR, "", ID, "id of the request"),
-    F(tokens, U32, "tokens", COUNT, "scheduled for it in this step"),
-    F(computed, U32, "tokens", GAUGE, "computed before this step"),
-    F(instance, U16, "", ID, "n-th scheduler of the process"),
-    F(event, U8, "", ID, "1 started, 2 resumed, 3 chunk, 4 joined, 5 left, 6 preempted, 7 decoding, 8 present, 9 turn over"),
-    F(phase, U8, "", ID, "1 prefill, 2 decode, 0 when it left"),
-    F(blocks, U32, "blocks", COUNT, "preempted: KV blocks that it held"),
-    F(reason, U8, "", ID, "preempted: 1 KV cache exhausted, 2 cache reset"),
-    F(flags, U8, "", FLAGS, "1 gives an output from this step on, 2 preempted: outputs under way are dropped"),
-};
-#undef F
-/* clang-format on */
-
-const struct pm_schema pm_step_request_schema = {
-    .name = "step_request",
-    .stream = PM_STREAM_CORE,
-    .payload_bytes = sizeof(struct pm_step_request),
-    .classes = 1,
-    .doc = "One per change of a step's membership.",
-    .fields = step_request_fields,
-    .n_fields = sizeof step_request_fields / sizeof *step_request_fields,
-};
+#include "probe/sampling.h"
+#include "session/step_schema.h"
 
 static struct pm_name n_num_computed_tokens = PM_NAME("num_computed_tokens");
 static struct pm_name n_num_prompt_tokens = PM_NAME("num_prompt_tokens");
@@ -332,6 +306,7 @@ void pm_step_count(struct pm_counting *c, PyObject *num_scheduled_tokens, PyObje
         if (!count_batch(c, num_scheduled_tokens))
             count_left(c);
         settle(members, c->fact.requests);
+        pm_sampling_count(c);
         c->scheduler->prev = c->fact.step + 1;
     }
     if (n > 0)

@@ -15,8 +15,6 @@
 #include "probe/scheduler.h"
 #include "session/step_facts.h"
 
-extern const struct pm_schema pm_step_request_schema;
-
 /* One step while it is being counted. */
 struct pm_counting {
     struct pm_recorder *rec; /* NULL: count, record nothing */

@@ -12,37 +12,10 @@
 
 #include "hook/guard.h"
 #include "hook/read.h"
+#include "session/doing.h"
+#include "session/step_schema.h"
 
-/* clang-format off */
-#define F(member, type, unit, kind, agg, doc) PM_FIELD(struct pm_update_step, member, type, unit, kind, agg, doc)
-static const struct pm_field update_fields[] = {
-    F(step, U64, "", ID, PM_AGG_NONE, "number of the step whose output this was"),
-    F(start_ns, U64, "ns", TIME, PM_AGG_NONE, "update_from_output was entered"),
-    F(gap_ns, U64, "ns", DURATION, PM_AGG_HIST, "to its return, since that of the update before"),
-    F(dur_ns, U32, "ns", DURATION, PM_AGG_HIST, "update_from_output took"),
-    F(instance, U16, "", ID, PM_AGG_NONE, "n-th scheduler of the process"),
-    F(flags, U16, "", FLAGS, PM_AGG_NONE, "1 step unknown, 2 failed, 4 requests are followed, 8 with draft tokens"),
-    F(outputs, U32, "requests", COUNT, PM_AGG_SUM, "requests that got an output"),
-    F(continued, U32, "requests", COUNT, PM_AGG_SUM, "of them, those that had one from the step before as well"),
-    F(output_tokens, U32, "tokens", COUNT, PM_AGG_SUM, "output tokens"),
-    F(finished, U32, "requests", COUNT, PM_AGG_SUM, "requests that ended with it"),
-    F(drafted, U32, "tokens", COUNT, PM_AGG_SUM, "draft tokens verified"),
-    F(accepted, U32, "tokens", COUNT, PM_AGG_SUM, "draft tokens accepted"),
-};
-#undef F
-/* clang-format on */
-
-static const struct pm_schema update_step_schema = {
-    .name = "update_step",
-    .stream = PM_STREAM_CORE,
-    .payload_bytes = sizeof(struct pm_update_step),
-    .classes = 1,
-    .doc = "One per Scheduler.update_from_output: what came out of a step.",
-    .fields = update_fields,
-    .n_fields = sizeof update_fields / sizeof *update_fields,
-};
-
-static const struct pm_schema *const schemas[] = {&update_step_schema};
+static const struct pm_schema *const schemas[] = {&pm_update_step_schema};
 
 static struct pm_name n_scheduler_output = PM_NAME("scheduler_output");
 static struct pm_name n_model_runner_output = PM_NAME("model_runner_output");
@@ -107,6 +80,7 @@ static void update_enter(struct pm_call *call)
     PyObject *output = pm_call_arg(call, 1, &n_scheduler_output); /* borrowed */
     scheduler->updating = pm_flight_of(scheduler, output);
     scheduler->in_update = true;
+    pm_facts_doing(PM_DOING_UPDATE, call->enter_ns);
     spec.drafted = spec.accepted = 0;
     if (scheduler->updating == NULL || scheduler->updating->spec_tokens == 0)
         return;
@@ -155,7 +129,8 @@ static uint32_t count_tokens(struct pm_call *call, const struct pm_scheduler *sc
     return (uint32_t)tokens;
 }
 
-static void update_leave(struct pm_call *call)
+/* What came out is counted and recorded. */
+static void take_update(struct pm_call *call)
 {
     struct pm_scheduler *scheduler = pm_scheduler_of(call->args[0]);
     struct pm_flight *flight = scheduler->updating;
@@ -183,12 +158,24 @@ static void update_leave(struct pm_call *call)
         flight->output = NULL; /* landed */
     }
     struct pm_update_step *room =
-        rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&update_step_schema)) : NULL;
+        rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&pm_update_step_schema)) : NULL;
     if (room != NULL) {
         *room = fact;
         pm_recorder_commit(rec, room);
     }
     pm_life_flush(scheduler, call->end_ns);
+}
+
+static void update_leave(struct pm_call *call)
+{
+    pm_facts_doing(PM_DOING_HOOK, call->end_ns);
+    const struct pm_flight *flight = pm_scheduler_of(call->args[0])->updating;
+    const uint64_t step = flight != NULL ? flight->step : 0;
+    take_update(call);
+    if (call->result == NULL)
+        pm_facts_raised("update", PM_DOING_UPDATE, step, call);
+    else
+        pm_facts_doing(PM_DOING_BETWEEN, call->end_ns);
 }
 
 #define T PM_TARGET_ROW
@@ -199,11 +186,12 @@ static const struct pm_target targets[] = {
 
 static bool enabled(const struct pm_settings *settings)
 {
-    return settings->cpu_timing || settings->preemption;
+    return settings->cpu_timing || settings->preemption || settings->spec_decode;
 }
 
 const struct pm_probe pm_probe_update_step = {
     .name = "update_step",
+    .control = PM_PROBE_SPINE,
     .component = NULL,
     .enabled = enabled,
     .schemas = schemas,

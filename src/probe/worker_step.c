@@ -13,64 +13,38 @@
 
 #include "hook/read.h"
 #include "probe/probe.h"
-#include "session/step_facts.h"
+#include "probe/step_mark.h"
+#include "probe/worker_known.h"
 #include "probe/worker_now.h"
-#include "probe/worker_schema.h"
+#include "probe/worker_output.h"
 #include "session/attrs.h"
+#include "session/step_facts.h"
+#include "session/doing.h"
+#include "session/step_schema.h"
 
 static const struct pm_schema *const schemas[] = {&pm_worker_step_schema, &pm_worker_sync_schema};
-
-/* A worker seen in this process. self is compared, never followed. */
-struct worker {
-    const PyObject *self;
-    uint64_t step; /* number of the next step */
-    uint16_t instance;
-    bool device; /* runs on something else than the CPU */
-};
-
-#define WORKERS_MAX 4 /* live at a time in one process; the oldest makes room */
 
 /* The step that is being executed; step_open false: none. Moments in CLOCK_MONOTONIC ns, 0: not
  * seen. */
 struct open_step {
-    struct worker *worker;
+    const struct pm_worker *worker;
     uint64_t start_ns, model_start_ns, model_end_ns, execute_end_ns;
     uint64_t sample_start_ns, end_ns, sync_ns;
+    bool in_model; /* the model's call began, and did not return */
     struct pm_worker_step fact;
 };
 
-/* Outputs handed out whose get_output is still to come. output is compared, never followed. */
-struct pending_output {
-    const PyObject *output;
-    uint64_t step;
-    uint16_t instance;
-};
-
-#define PENDING_MAX 16 /* steps in flight; vLLM has two, or one per pipeline stage */
-
 static struct {
-    struct worker workers[WORKERS_MAX];
     struct open_step open;
-    struct pending_output pending[PENDING_MAX];
     uint64_t said[PM_PHASE_CLASSES]; /* passes of each phase so far, for the console */
-    uint32_t next_pending;
-    uint16_t n_instances;
-    uint16_t warming_up; /* depth of compile_or_warm_up_model */
+    uint16_t warming_up;             /* depth of compile_or_warm_up_model */
     bool step_open;
-    bool output_async;               /* what is_async_output found … */
-    const PyTypeObject *output_type; /* … for this type; compared, never followed */
 } state;
 
 static struct pm_name n_num_scheduled_tokens = PM_NAME("num_scheduled_tokens");
 static struct pm_name n_total_num_scheduled_tokens = PM_NAME("total_num_scheduled_tokens");
 static struct pm_name n_scheduled_new_reqs = PM_NAME("scheduled_new_reqs");
 static struct pm_name n_scheduled_spec_decode_tokens = PM_NAME("scheduled_spec_decode_tokens");
-static struct pm_name n_device_config = PM_NAME("device_config");
-static struct pm_name n_device_type = PM_NAME("device_type");
-static struct pm_name n_model_runner = PM_NAME("model_runner");
-static struct pm_name n_class = PM_NAME("__class__");
-static struct pm_name n_module = PM_NAME("__module__");
-static struct pm_name n_get_output = PM_NAME("get_output");
 static struct pm_name n_scheduler_output = PM_NAME("scheduler_output");
 
 static uint32_t span(uint64_t from_ns, uint64_t to_ns)
@@ -78,57 +52,6 @@ static uint32_t span(uint64_t from_ns, uint64_t to_ns)
     if (from_ns == 0 || to_ns <= from_ns)
         return 0;
     return to_ns - from_ns < UINT32_MAX ? (uint32_t)(to_ns - from_ns) : UINT32_MAX;
-}
-
-static struct worker *worker_add(const PyObject *self)
-{
-    struct worker *place = &state.workers[0];
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
-        struct worker *each = &state.workers[i];
-        if (each->self == self || each->self == NULL) {
-            place = each;
-            break;
-        }
-        if (each->instance < place->instance)
-            place = each;
-    }
-    if (state.step_open && state.open.worker == place)
-        state.step_open = false;
-    *place = (struct worker){.self = self, .instance = state.n_instances++};
-    return place;
-}
-
-static struct worker *worker_of(PyObject *self)
-{
-    for (size_t i = 0; i < WORKERS_MAX; i++) {
-        if (state.workers[i].self == self)
-            return &state.workers[i];
-    }
-    return worker_add(self);
-}
-
-/* Whether the worker's tensors live on a device, so that host clocks see launches only. */
-static bool runs_on_device(PyObject *self)
-{
-    char type[32];
-    PyObject *config = pm_read_attr(self, &n_device_config);
-    bool known = config != NULL && pm_read_text(config, &n_device_type, type, sizeof type, NULL);
-    Py_XDECREF(config);
-    return known && strcmp(type, "cpu") != 0;
-}
-
-/* What holds for all steps of a worker, told once. */
-static void describe(PyObject *self, struct worker *worker)
-{
-    char module[128];
-    PyObject *runner = pm_read_attr(self, &n_model_runner);
-    PyObject *type = runner != NULL ? pm_read_attr(runner, &n_class) : NULL;
-    if (type != NULL && pm_read_text(type, &n_module, module, sizeof module, NULL))
-        pm_facts_attr(PM_ATTR_RUNNER, module);
-    Py_XDECREF(type);
-    Py_XDECREF(runner);
-    worker->device = runs_on_device(self);
-    pm_facts_attr(PM_ATTR_FORWARD_CLOCK, worker->device ? "sync" : "wall");
 }
 
 /* What the worker can tell of the phase: a resumed request's last single token looks like a decode
@@ -166,6 +89,7 @@ static void finish_step(uint64_t end_ns)
     struct open_step *open = &state.open;
     struct pm_worker_step *fact = &open->fact;
     state.step_open = false;
+    pm_facts_doing(PM_DOING_AFTER_STEP, end_ns);
     if (open->model_start_ns != 0 && open->model_end_ns == 0)
         open->model_end_ns = open->execute_end_ns;
     if (open->model_start_ns != 0)
@@ -190,6 +114,7 @@ static void finish_step(uint64_t end_ns)
         pm_recorder_commit(rec, room);
     }
     say(fact);
+    pm_facts_stepped(PM_ROLE_WORKER);
 }
 
 bool pm_worker_now(struct pm_worker_now *ret_now)
@@ -200,12 +125,17 @@ bool pm_worker_now(struct pm_worker_now *ret_now)
     ret_now->requests = state.open.fact.requests;
     ret_now->tokens = state.open.fact.tokens;
     ret_now->instance = state.open.fact.instance;
+    ret_now->phase = state.open.fact.phase;
+    ret_now->device = (state.open.fact.flags & PM_WORKER_DEVICE) != 0;
     return true;
 }
 
-uint16_t pm_worker_newest(void)
+void pm_worker_flag(uint32_t flag, bool on)
 {
-    return state.n_instances > 0 ? (uint16_t)(state.n_instances - 1) : 0;
+    if (state.step_open && on)
+        state.open.fact.flags |= flag;
+    else if (state.step_open)
+        state.open.fact.flags &= ~flag;
 }
 
 static void execute_enter(struct pm_call *call)
@@ -221,9 +151,16 @@ static void execute_enter(struct pm_call *call)
     if (output == NULL || !pm_read_len(output, &n_num_scheduled_tokens, &requests) ||
         !pm_read_u64(output, &n_total_num_scheduled_tokens, &tokens))
         return;
-    struct worker *worker = worker_of(self);
-    if (worker->step == 0)
-        describe(self, worker);
+    struct pm_worker *worker = pm_workers_of(self);
+    if (worker->unsynced && !pm_worker_sync(worker, output))
+        return;
+    if (!worker->described) {
+        worker->described = true;
+        pm_worker_describe(self, worker);
+        pm_session_late(self, PM_ROLE_WORKER);
+    }
+    if (pm_facts_late())
+        pm_step_mark(PM_ATTR_MARK_WORKER, worker->instance, worker->step, output, &worker->marks);
     memset(&state.open, 0, sizeof state.open);
     state.open.worker = worker;
     state.open.start_ns = call->enter_ns;
@@ -237,30 +174,14 @@ static void execute_enter(struct pm_call *call)
     };
     state.open.fact.phase = (uint8_t)phase_of(output, &state.open.fact);
     state.step_open = true;
+    pm_facts_doing(PM_DOING_PREPARE, call->enter_ns);
 }
 
-/* Remembers an output that is still to be waited for. */
-static void expect_output(PyObject *output)
+/* Where the output is asynchronous, the step's end is known only later. */
+static void look_for_output(PyObject *output)
 {
-    state.open.fact.flags |= PM_WORKER_ASYNC;
-    state.pending[state.next_pending++ % PENDING_MAX] = (struct pending_output){
-        .output = output,
-        .step = state.open.fact.step,
-        .instance = state.open.fact.instance,
-    };
-}
-
-/* An asynchronous output is one with get_output. Asked once per type: a missing attribute is dear.
- */
-static bool is_async_output(PyObject *output)
-{
-    if (Py_TYPE(output) != state.output_type) {
-        PyObject *method = pm_read_attr(output, &n_get_output);
-        state.output_type = Py_TYPE(output);
-        state.output_async = method != NULL;
-        Py_XDECREF(method);
-    }
-    return state.output_async;
+    if (pm_output_expect(output, state.open.fact.step, state.open.fact.instance))
+        state.open.fact.flags |= PM_WORKER_ASYNC;
 }
 
 static void execute_leave(struct pm_call *call)
@@ -268,13 +189,25 @@ static void execute_leave(struct pm_call *call)
     if (!state.step_open || state.warming_up > 0)
         return;
     state.open.execute_end_ns = call->end_ns;
+    pm_facts_doing(PM_DOING_AFTER_MODEL, call->end_ns);
     if (call->result == NULL)
         state.open.fact.flags |= PM_WORKER_FAILED;
     else if (call->result == Py_None && state.open.fact.tokens > 0)
         return; /* sample_tokens ends the step */
-    else if (call->result != Py_None && is_async_output(call->result))
-        expect_output(call->result);
+    else if (call->result != Py_None)
+        look_for_output(call->result);
+    const unsigned doing = state.open.in_model              ? PM_DOING_MODEL
+                           : state.open.model_start_ns != 0 ? PM_DOING_AFTER_MODEL
+                                                            : PM_DOING_PREPARE;
     finish_step(call->end_ns);
+    if (call->result == NULL)
+        pm_facts_raised("execute_model", doing, state.open.fact.step, call);
+}
+
+static void sample_enter(struct pm_call *call)
+{
+    if (state.step_open && state.warming_up == 0)
+        pm_facts_doing(PM_DOING_SAMPLE, call->enter_ns);
 }
 
 static void sample_leave(struct pm_call *call)
@@ -285,15 +218,27 @@ static void sample_leave(struct pm_call *call)
     state.open.fact.sample_ns = span(call->start_ns, call->end_ns);
     if (call->result == NULL)
         state.open.fact.flags |= PM_WORKER_FAILED;
-    else if (call->result != Py_None && is_async_output(call->result))
-        expect_output(call->result);
+    else if (call->result != Py_None)
+        look_for_output(call->result);
     finish_step(call->end_ns);
+    if (call->result == NULL)
+        pm_facts_raised("sample_tokens", PM_DOING_SAMPLE, state.open.fact.step, call);
+}
+
+static void model_enter(struct pm_call *call)
+{
+    if (!state.step_open)
+        return;
+    state.open.in_model = true;
+    pm_facts_doing(PM_DOING_MODEL, call->enter_ns);
 }
 
 static void model_leave(struct pm_call *call)
 {
     if (!state.step_open)
         return;
+    state.open.in_model = call->result == NULL;
+    pm_facts_doing(PM_DOING_AFTER_MODEL, call->end_ns);
     state.open.model_start_ns = call->start_ns;
     state.open.model_end_ns = call->end_ns;
     state.open.fact.runner = 1;
@@ -304,14 +249,19 @@ static void model_start_leave(struct pm_call *call)
 {
     if (!state.step_open)
         return;
+    state.open.in_model = true;
     state.open.model_start_ns = call->end_ns;
     state.open.fact.runner = 2;
+    pm_facts_doing(PM_DOING_MODEL, call->end_ns);
 }
 
 static void model_end_enter(struct pm_call *call)
 {
-    if (state.step_open && state.open.model_start_ns != 0)
-        state.open.model_end_ns = call->enter_ns;
+    if (!state.step_open || state.open.model_start_ns == 0)
+        return;
+    state.open.in_model = false;
+    state.open.model_end_ns = call->enter_ns;
+    pm_facts_doing(PM_DOING_AFTER_MODEL, call->enter_ns);
 }
 
 /* A part of sample_tokens: when it began and how long it took, the first time in a step. */
@@ -347,55 +297,44 @@ static void sync_leave(struct pm_call *call)
     bookkeep_leave(call);
 }
 
+static void get_output_enter(struct pm_call *call)
+{
+    pm_facts_doing(PM_DOING_OUTPUT, call->enter_ns);
+}
+
 static void get_output_leave(struct pm_call *call)
 {
-    const PyObject *output = call->args[0];
-    for (uint32_t i = 0; i < PENDING_MAX; i++) { /* the newest first: addresses come back */
-        struct pending_output *pending = &state.pending[(state.next_pending - 1 - i) % PENDING_MAX];
-        if (pending->output != output)
-            continue;
-        pending->output = NULL;
-        struct pm_recorder *rec = pm_facts();
-        struct pm_worker_sync *fact =
-            rec != NULL ? pm_recorder_reserve(rec, pm_facts_schema(&pm_worker_sync_schema)) : NULL;
-        if (fact != NULL) {
-            fact->step = pending->step;
-            fact->sync_at_ns = call->end_ns;
-            fact->instance = pending->instance;
-            pm_recorder_commit(rec, fact);
-        }
-        return;
-    }
+    pm_facts_doing(PM_DOING_AFTER_STEP, call->end_ns);
+    pm_output_known(call->args[0], call->end_ns);
 }
 
 static void warm_up_enter(struct pm_call *call)
 {
-    (void)call;
     state.warming_up++;
+    pm_facts_doing(PM_DOING_WARM_UP, call->enter_ns);
 }
 
 static void warm_up_leave(struct pm_call *call)
 {
-    (void)call;
     if (state.warming_up > 0)
         state.warming_up--;
+    pm_facts_doing(PM_DOING_AFTER_STEP, call->end_ns);
 }
 
 static void init_enter(struct pm_call *call)
 {
-    worker_add(call->args[0]);
+    const struct pm_worker *worker = pm_workers_add(call->args[0]);
+    if (state.open.worker == worker) /* it took the place of the one whose step was open */
+        state.step_open = false;
 }
 
 #define init_leave NULL
-#define sample_enter NULL
-#define model_enter NULL
 #define model_start_enter NULL
 #define model_end_leave NULL
 #define sync_enter NULL
 #define sampler_enter NULL
 #define bookkeep_enter NULL
 #define draft_enter NULL
-#define get_output_enter NULL
 #define T PM_TARGET_ROW
 static const struct pm_target targets[] = {
 #include "probe/worker_step.def"
@@ -405,16 +344,20 @@ static const struct pm_target targets[] = {
 static bool enabled(const struct pm_settings *settings)
 {
     return settings->forward_pass || settings->cpu_timing || settings->encoder_decoder ||
-           settings->cuda_graph || settings->moe != 0;
+           settings->cuda_graph || settings->moe != 0 || settings->spec_decode ||
+           settings->sampling || settings->layer;
 }
 
 static void reset(void)
 {
     memset(&state, 0, sizeof state);
+    pm_workers_reset();
+    pm_outputs_reset();
 }
 
 const struct pm_probe pm_probe_worker_step = {
     .name = "worker_step",
+    .control = PM_PROBE_SPINE,
     .component = "GPUModelRunner.execute_model",
     .enabled = enabled,
     .schemas = schemas,

@@ -6,6 +6,7 @@
  * segment that the writer was in, then for newer ones.
  */
 #include "reader/internal.h"
+#include "reader/span.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,9 @@ struct pm_cursor {
     struct strings strings;
     uint8_t *filled; /* a payload that was shorter than its schema */
     size_t filled_bytes;
+    const struct pm_span_view *view; /* what it is narrowed to; NULL: nothing */
+    struct pm_span_rule *rules;      /* with view: one per schema of the process */
+    uint64_t from_ns;                /* segments that end before it are not read; 0: all are */
 };
 
 /* ---- strings ---- */
@@ -118,8 +122,38 @@ const char *pm_cursor_string(struct pm_cursor *cursor, uint32_t id)
 
 /* ---- the walk ---- */
 
+static int narrow(struct pm_cursor *cursor)
+{
+    const struct pm_process *process = cursor->process;
+
+    cursor->rules = calloc(process->n_schemas + 1, sizeof(*cursor->rules));
+    if (cursor->rules == NULL)
+        return -PM_ENOMEM;
+    for (size_t i = 0; i < process->n_schemas; i++)
+        if (process->schemas[i] != NULL)
+            pm_span_rule_make(&cursor->rules[i], process->schemas[i]);
+    cursor->view = process->session->view;
+    return 0;
+}
+
 int pm_cursor_open(struct pm_cursor **ret_cursor, const struct pm_process *process,
                    enum pm_stream stream)
+{
+    struct pm_cursor *cursor;
+    int rc = pm_cursor_open_all(&cursor, process, stream);
+
+    if (rc == 0 && process->session->view != NULL) {
+        rc = narrow(cursor);
+        if (rc != 0)
+            pm_cursor_close(cursor);
+    }
+    if (rc == 0)
+        *ret_cursor = cursor;
+    return rc;
+}
+
+int pm_cursor_open_all(struct pm_cursor **ret_cursor, const struct pm_process *process,
+                       enum pm_stream stream)
 {
     struct pm_cursor *cursor = calloc(1, sizeof(*cursor));
     if (cursor == NULL)
@@ -127,6 +161,8 @@ int pm_cursor_open(struct pm_cursor **ret_cursor, const struct pm_process *proce
     cursor->process = process;
     cursor->stream = stream;
     cursor->strings.generation = 1;
+    if (process->session->view != NULL)
+        cursor->from_ns = pm_span_skip_ns(process->session->view);
     int rc = pm_segments_list(process, 1u << stream, cursor->lists);
     if (rc != 0) {
         free(cursor);
@@ -134,6 +170,22 @@ int pm_cursor_open(struct pm_cursor **ret_cursor, const struct pm_process *proce
     }
     *ret_cursor = cursor;
     return 0;
+}
+
+void pm_cursor_skip(struct pm_cursor *cursor, uint64_t from_ns, uint64_t fact)
+{
+    const struct pm_segment_list *list = &cursor->lists[cursor->stream];
+    while (cursor->next + 1 < list->count) {
+        const struct pm_segment_ref *after = &list->refs[cursor->next + 1];
+        if (after->begun_ns > from_ns || after->first_fact > fact)
+            break;
+        cursor->next++;
+    }
+}
+
+void pm_cursor_back(struct pm_cursor *cursor, size_t segments)
+{
+    cursor->next -= segments < cursor->next ? segments : cursor->next;
 }
 
 void pm_cursor_close(struct pm_cursor *cursor)
@@ -145,6 +197,7 @@ void pm_cursor_close(struct pm_cursor *cursor)
     free(cursor->strings.slots);
     free(cursor->strings.arena);
     free(cursor->filled);
+    free(cursor->rules);
     free(cursor);
 }
 
@@ -155,6 +208,9 @@ static int enter_segment(struct pm_cursor *cursor)
 
     while (cursor->next < list->count) {
         const struct pm_segment_ref *ref = &list->refs[cursor->next++];
+        if (cursor->next < list->count && list->refs[cursor->next].begun_ns < cursor->from_ns &&
+            list->refs[cursor->next].begun_ns != 0)
+            continue;
         int rc = pm_segment_read(cursor->process, cursor->stream, ref, &cursor->copy);
         if (rc == -PM_EIO) {
             cursor->copy.ref = *ref;
@@ -278,6 +334,14 @@ int pm_cursor_next(struct pm_cursor *cursor, struct pm_record *ret_record)
             ret_record->fact = raw.fact;
             ret_record->keyframe = cursor->keyframe;
             rc = fill_payload(cursor, &raw, desc, ret_record);
+            if (rc == 0 && cursor->view != NULL &&
+                !pm_span_has(cursor->view, cursor->process, &cursor->rules[number],
+                             ret_record->payload)) {
+                if (!pm_span_is_over(cursor->view, &cursor->rules[number], ret_record->payload))
+                    continue;
+                cursor->ended = true;
+                return 0;
+            }
             return rc != 0 ? rc : 1;
         }
         if (rc == 1) {

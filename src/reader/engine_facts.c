@@ -48,6 +48,12 @@ int pm_engine_facts_open(struct pm_engine_facts **ret_facts, const struct pm_ses
     return 0;
 }
 
+void pm_engine_facts_skip(struct pm_engine_facts *facts, uint64_t from_ns)
+{
+    if (facts->cursor != NULL)
+        pm_cursor_skip(facts->cursor, from_ns, UINT64_MAX);
+}
+
 int pm_engine_facts_next(struct pm_engine_facts *facts, void *ret_fact)
 {
     struct pm_record record;

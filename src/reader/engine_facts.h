@@ -20,6 +20,8 @@ struct pm_engine_facts;
 PM_MUST_USE int pm_engine_facts_open(struct pm_engine_facts **ret_facts,
                                      const struct pm_session *session, size_t engine,
                                      enum pm_engine_fact kind);
+/* Of facts just opened: those recorded before this moment may be left out. */
+void pm_engine_facts_skip(struct pm_engine_facts *facts, uint64_t from_ns);
 /* 1: the struct of the kind at ret_fact; 0: the end; < 0: error. */
 PM_MUST_USE int pm_engine_facts_next(struct pm_engine_facts *facts, void *ret_fact);
 void pm_engine_facts_close(struct pm_engine_facts *facts);

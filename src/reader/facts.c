@@ -54,6 +54,14 @@ static const struct pm_fact_member sync_members[] = {
     MEMBER(pm_worker_sync, instance),
 };
 
+static const struct pm_fact_member device_members[] = {
+    MEMBER(pm_device_step, step),     MEMBER(pm_device_step, at_ns),
+    MEMBER(pm_device_step, gpu_ns),   MEMBER(pm_device_step, wait_ns),
+    MEMBER(pm_device_step, after_ns), MEMBER(pm_device_step, sample_ns),
+    MEMBER(pm_device_step, device),   MEMBER(pm_device_step, instance),
+    MEMBER(pm_device_step, phase),    MEMBER(pm_device_step, flags),
+};
+
 static const struct pm_fact_member member_members[] = {
     MEMBER(pm_step_request, step),     MEMBER(pm_step_request, at_ns),
     MEMBER(pm_step_request, request),  MEMBER(pm_step_request, tokens),
@@ -166,6 +174,12 @@ void pm_fact_map_sync(struct pm_fact_map *ret_map, const struct pm_process *proc
 {
     pm_fact_map_make(ret_map, process, "worker_sync", sizeof(struct pm_worker_sync), sync_members,
                      COUNT(sync_members));
+}
+
+void pm_fact_map_device(struct pm_fact_map *ret_map, const struct pm_process *process)
+{
+    pm_fact_map_make(ret_map, process, "device_step", sizeof(struct pm_device_step), device_members,
+                     COUNT(device_members));
 }
 
 void pm_fact_map_member(struct pm_fact_map *ret_map, const struct pm_process *process)

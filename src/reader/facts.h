@@ -6,6 +6,7 @@
 #ifndef PM_READER_FACTS_H
 #define PM_READER_FACTS_H
 
+#include "session/device_facts.h"
 #include "session/step_facts.h"
 #include "session/request_facts.h"
 #include "reader/reader.h"
@@ -47,6 +48,7 @@ void pm_fact_map_make(struct pm_fact_map *ret_map, const struct pm_process *proc
 void pm_fact_map_sched(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_worker(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_sync(struct pm_fact_map *ret_map, const struct pm_process *process);
+void pm_fact_map_device(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_member(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_update(struct pm_fact_map *ret_map, const struct pm_process *process);
 void pm_fact_map_queued(struct pm_fact_map *ret_map, const struct pm_process *process);

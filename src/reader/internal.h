@@ -26,6 +26,7 @@
 struct pm_segment_ref {
     uint64_t index;
     uint64_t first_ordinal, first_fact;
+    uint64_t begun_ns; /* CLOCK_MONOTONIC, as its head says */
     uint32_t slot;
     bool sealed;
 };
@@ -85,7 +86,8 @@ struct pm_process {
     struct pm_attr_table attrs;
 };
 
-struct pm_engines; /* engines.c */
+struct pm_engines;   /* engines.c */
+struct pm_span_view; /* span.c */
 
 struct pm_session {
     struct pm_session *self; /* this one, writable: notes and engines come with looking */
@@ -96,6 +98,7 @@ struct pm_session {
     size_t n_notes;
     uint64_t notes_dropped;
     struct pm_engines *engines; /* made on first use */
+    struct pm_span_view *view;  /* what is seen of it; NULL: all */
 };
 
 /* session.c */
@@ -134,6 +137,11 @@ PM_MUST_USE int pm_attrs_put(struct pm_attr_table *table, const char *key, size_
                              const char *value, size_t value_bytes, uint64_t mono_ns);
 const struct pm_attr *pm_attrs_get(const struct pm_attr_table *table, const char *key);
 void pm_attrs_free(struct pm_attr_table *table);
+
+/* cursor.c: a cursor that no span narrows. It begins with the newest segment that was begun before
+ * the span, whose keyframe tells what was under way. */
+PM_MUST_USE int pm_cursor_open_all(struct pm_cursor **ret_cursor, const struct pm_process *process,
+                                   enum pm_stream stream);
 
 /* engines.c */
 void pm_engines_free(struct pm_engines *engines);

@@ -81,6 +81,12 @@ int pm_kv_evictions_open(struct pm_kv_facts **ret_facts, const struct pm_session
                       sizeof(eviction_members) / sizeof(*eviction_members));
 }
 
+void pm_kv_facts_skip(struct pm_kv_facts *facts, uint64_t from_ns)
+{
+    if (facts->cursor != NULL)
+        pm_cursor_skip(facts->cursor, from_ns, UINT64_MAX);
+}
+
 /* 1 with the next fact of the kind, of whichever scheduler. */
 static int next(struct pm_kv_facts *facts, void *ret_fact)
 {

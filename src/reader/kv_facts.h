@@ -17,6 +17,8 @@ PM_MUST_USE int pm_kv_steps_open(struct pm_kv_facts **ret_facts, const struct pm
 PM_MUST_USE int pm_kv_evictions_open(struct pm_kv_facts **ret_facts,
                                      const struct pm_session *session, size_t engine);
 
+/* Of facts just opened: those recorded before this moment may be left out. */
+void pm_kv_facts_skip(struct pm_kv_facts *facts, uint64_t from_ns);
 /* 1: *ret_…; 0: the end; < 0: error. Each only on what its own function opened. */
 PM_MUST_USE int pm_kv_steps_next(struct pm_kv_facts *facts, struct pm_kv_step *ret_step);
 PM_MUST_USE int pm_kv_evictions_next(struct pm_kv_facts *facts,

@@ -4,6 +4,8 @@
  */
 #include "reader/internal.h"
 
+#include "session/doing.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -68,6 +70,7 @@ static void take_head(struct pm_process *process, struct pm_file_head *head)
 
     info->pid = head->pid;
     info->ppid = head->ppid;
+    info->start_ticks = head->process_start_ticks;
     info->roles = atomic_load(&head->roles);
     info->engine = atomic_load(&head->engine);
     info->rank = atomic_load(&head->rank);
@@ -86,10 +89,18 @@ static void take_head(struct pm_process *process, struct pm_file_head *head)
 }
 
 /* The owner holds a write lock on byte 0 for as long as it lives. */
-static bool owner_lives(int fd)
+static void look_at_lock(struct pm_process *process)
 {
     struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
-    return fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    struct pm_process_info *info = &process->info;
+    const bool held = fcntl(process->fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+
+    /* The kernel tells the pid as it is in our namespace, 0 or less where it has none there. */
+    info->owner_pid = held && lock.l_pid > 0 ? (uint32_t)lock.l_pid : 0;
+    if ((info->state & PM_STATE_CLOSED) != 0)
+        info->life = PM_LIFE_CLOSED;
+    else
+        info->life = held ? PM_LIFE_RUNNING : PM_LIFE_KILLED;
 }
 
 static int take_schema(struct pm_process *process, const struct pm_raw *raw)
@@ -279,10 +290,7 @@ int pm_process_open(struct pm_process **ret_process, struct pm_session *session,
     if (rc != 0)
         goto fail;
     take_head(process, &head);
-    if ((process->info.state & PM_STATE_CLOSED) != 0)
-        process->info.life = PM_LIFE_CLOSED;
-    else
-        process->info.life = owner_lives(process->fd) ? PM_LIFE_RUNNING : PM_LIFE_KILLED;
+    look_at_lock(process);
     rc = take_segments(process);
     if (rc != 0) {
         rc = pm_error_set(err, rc, "records/%s: %s", name, pm_strerror(rc));
@@ -293,6 +301,43 @@ int pm_process_open(struct pm_process **ret_process, struct pm_session *session,
 fail:
     pm_process_free(process);
     return rc;
+}
+
+int pm_process_look(const struct pm_process *process)
+{
+    struct pm_file_head head;
+
+    if (pm_read_at(process->fd, &head, sizeof(head), 0) != (ssize_t)sizeof(head) ||
+        head.magic != PM_FILE_MAGIC)
+        return -PM_EIO;
+    take_head(process->self, &head);
+    look_at_lock(process->self);
+    return 0;
+}
+
+size_t pm_process_threads(const struct pm_process *process,
+                          struct pm_thread_state ret_threads[PM_THREAD_WORDS])
+{
+    struct pm_thread_word words[PM_THREAD_WORDS];
+    size_t count = 0;
+
+    if (pm_read_at(process->fd, words, sizeof(words), offsetof(struct pm_file_head, threads)) !=
+        (ssize_t)sizeof(words))
+        return 0;
+    for (unsigned i = 0; i < PM_THREAD_WORDS; i++) {
+        const uint64_t state = atomic_load(&words[i].state);
+        const uint32_t tid = atomic_load(&words[i].tid);
+        if (tid == 0 || state == 0)
+            continue;
+        const unsigned doing = pm_doing_of(state);
+        ret_threads[count++] = (struct pm_thread_state){
+            .tid = tid,
+            .doing = doing < PM_DOING_COUNT ? doing : PM_DOING_UNKNOWN,
+            .raised = pm_doing_raised(state),
+            .since_ns = pm_doing_since_ns(state),
+        };
+    }
+    return count;
 }
 
 void pm_process_free(struct pm_process *process)

@@ -51,12 +51,16 @@ struct pm_process_info {
     uint64_t lost[PM_STREAM_COUNT], recycled[PM_STREAM_COUNT];
     uint64_t faults, hook_calls, hook_ns;
     uint64_t damaged_segments;
-    char file[256]; /* name in records/ */
+    char file[256];       /* name in records/ */
+    uint64_t start_ticks; /* /proc/<pid>/stat field 22 as the process saw it */
+    uint32_t owner_pid;   /* running: its pid as we see it; 0: not to be seen from here */
 };
 
 PM_MUST_USE int pm_session_open(struct pm_session **ret_session, const char *path,
                                 struct pm_error *err);
 void pm_session_close(struct pm_session *session);
+/* Calls the session by another folder's path and name: that of the files which it was made from. */
+void pm_session_rename(struct pm_session *session, const char *path, const char *name);
 const struct pm_session_info *pm_session_info(const struct pm_session *session);
 
 /* Processes in order of their start; files that could not be read are left out and counted as
@@ -64,6 +68,25 @@ const struct pm_session_info *pm_session_info(const struct pm_session *session);
 size_t pm_session_process_count(const struct pm_session *session);
 struct pm_process *pm_session_process(const struct pm_session *session, size_t i);
 const struct pm_process_info *pm_process_info(const struct pm_process *process);
+
+/* A part of a session. Either a span of time, or the steps of every engine from a number to another
+ * one. */
+struct pm_span {
+    bool by_steps;
+    uint64_t from_ns, to_ns;     /* CLOCK_MONOTONIC, from <= t < to; 0, UINT64_MAX: open */
+    uint64_t from_step, to_step; /* both included */
+};
+
+/* Narrows the session to a span, for good: from then on cursors, totals and all that is made of
+ * them know nothing else. Facts of a step are in when the step is: its number, or the moment at
+ * which its schedule() began. Attributes and what is kept for the whole run stay. 0; -PM_EINVALID
+ * where it was narrowed to another span before; -PM_ENOTFOUND where no engine has such steps. */
+PM_MUST_USE int pm_session_see(const struct pm_session *session, const struct pm_span *span);
+/* The span; NULL: all is seen. */
+const struct pm_span *pm_session_span(const struct pm_session *session);
+/* The steps of an engine that are in it, both included; false: none, or all is seen. */
+bool pm_session_span_steps(const struct pm_session *session, size_t engine, uint64_t *ret_from,
+                           uint64_t *ret_to);
 
 /* What was not seen, a sentence each: "records/p12.pmrec: at byte 1052672: …". */
 size_t pm_session_note_count(const struct pm_session *session);
@@ -83,6 +106,22 @@ size_t pm_process_schema_count(const struct pm_process *process);
 const struct pm_schema *pm_process_schema(const struct pm_process *process, size_t i);
 int pm_process_schema_find(const struct pm_process *process, const char *name);
 
+/* ---- following a running server (src/live) ---- */
+
+/* Reads the process's header again: what info says of its life, roles, heartbeat and counters is
+ * then of this moment; records and attributes stay as they were. 0, or -PM_EIO. */
+PM_MUST_USE int pm_process_look(const struct pm_process *process);
+
+/* What its threads do, as the header says now: at most PM_THREAD_WORDS; returns how many. */
+struct pm_thread_state {
+    uint32_t tid;   /* as the process itself sees it */
+    unsigned doing; /* enum pm_doing */
+    bool raised;    /* it left that by an exception */
+    uint64_t since_ns;
+};
+size_t pm_process_threads(const struct pm_process *process,
+                          struct pm_thread_state ret_threads[PM_THREAD_WORDS]);
+
 /* One record. payload stays valid until the next call on the cursor. */
 struct pm_record {
     unsigned schema; /* number as above */
@@ -93,9 +132,26 @@ struct pm_record {
     bool keyframe; /* told again at the head of a segment, so that it stands alone: not new */
 };
 
+/* A segment as its head tells it. */
+struct pm_segment_info {
+    uint64_t first_fact; /* number of its first fact; all before it lie in older segments */
+    uint64_t begun_ns;   /* CLOCK_MONOTONIC; nothing in it was recorded before */
+    bool sealed;         /* its writer has left it */
+};
+
+/* The segments of one stream that can be read now, oldest first. Free *ret_segments with free();
+ * NULL where there is none. 0 or -PM_ENOMEM. */
+PM_MUST_USE int pm_process_segments(const struct pm_process *process, enum pm_stream stream,
+                                    struct pm_segment_info **ret_segments, size_t *ret_count);
+
 /* Walks one stream of one process from its oldest record to its newest. */
 PM_MUST_USE int pm_cursor_open(struct pm_cursor **ret_cursor, const struct pm_process *process,
                                enum pm_stream stream);
+/* Of a cursor just opened: leaves out the segments before the one that holds moment from_ns, unless
+ * they hold facts from number fact on. */
+void pm_cursor_skip(struct pm_cursor *cursor, uint64_t from_ns, uint64_t fact);
+/* Of a cursor just opened, or just skipped: begins so many segments earlier, where there are. */
+void pm_cursor_back(struct pm_cursor *cursor, size_t segments);
 /* 1: *ret_record filled; 0: the end for now, a later call looks again; < 0: error (damage is
  * skipped, not an error). */
 PM_MUST_USE int pm_cursor_next(struct pm_cursor *cursor, struct pm_record *ret_record);
@@ -112,6 +168,11 @@ struct pm_totals {
     struct pm_hist *hists;
 };
 PM_MUST_USE int pm_process_totals(const struct pm_process *process, struct pm_totals *ret_totals);
+/* The same without the facts after the live copy: it covers, per stream, those with a number below
+ * ret_covers[stream]. */
+PM_MUST_USE int pm_process_live_totals(const struct pm_process *process,
+                                       struct pm_totals *ret_totals,
+                                       uint64_t ret_covers[PM_STREAM_COUNT]);
 void pm_totals_free(struct pm_totals *totals);
 /* Where one schema's series begin in them: first value and first histogram of class 0. */
 void pm_process_series(const struct pm_process *process, size_t schema, uint32_t *ret_value,

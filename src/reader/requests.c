@@ -6,6 +6,7 @@
 
 #include "reader/facts.h"
 #include "reader/request_track.h"
+#include "reader/span.h"
 #include "reader/steps.h"
 
 #include <stdlib.h>
@@ -18,7 +19,27 @@ struct pm_requests {
     struct pm_request_watch watch;
     struct pm_track track;
     bool at_end;
+    /* Of a session that is narrowed to a span: the walk itself is not, for what was under way is
+     * known from before; what it hands out is. */
+    const struct pm_process *process;
+    const struct pm_span_view *view;
 };
+
+static bool seen_at(const struct pm_requests *requests, uint64_t at_ns)
+{
+    return requests->view == NULL ||
+           (at_ns >= pm_span_from_ns(requests->view) && at_ns < pm_span_to_ns(requests->view));
+}
+
+/* Whether it lived in the span. */
+static bool seen_alive(const struct pm_requests *requests, const struct pm_request_fact *fact)
+{
+    if (requests->view == NULL)
+        return true;
+    const uint64_t came_ns = fact->arrived_ns != 0 ? fact->arrived_ns : fact->queued_ns;
+    return came_ns < pm_span_to_ns(requests->view) &&
+           (fact->finished_ns == 0 || fact->finished_ns >= pm_span_from_ns(requests->view));
+}
 
 void pm_requests_close(struct pm_requests *requests)
 {
@@ -48,7 +69,9 @@ int pm_requests_open(struct pm_requests **ret_requests, const struct pm_session 
         pm_fact_map_queued(&requests->queued, which->process);
         pm_fact_map_request(&requests->request, which->process);
         pm_fact_map_open(&requests->open, which->process);
-        int rc = pm_cursor_open(&requests->cursor, which->process, PM_STREAM_CORE);
+        requests->process = which->process;
+        requests->view = session->view;
+        int rc = pm_cursor_open_all(&requests->cursor, which->process, PM_STREAM_CORE);
         if (rc != 0) {
             pm_requests_close(requests);
             return rc;
@@ -72,8 +95,9 @@ static int tell(struct pm_requests *requests, struct pm_request_moment moment,
                 const struct pm_request *request)
 {
     moment.request = request;
-    return requests->watch.moment != NULL ? requests->watch.moment(&moment, requests->watch.arg)
-                                          : 0;
+    if (requests->watch.moment == NULL || !seen_at(requests, moment.at_ns))
+        return 0;
+    return requests->watch.moment(&moment, requests->watch.arg);
 }
 
 /* The durations of one that is not over, as far as they are known. */
@@ -207,8 +231,10 @@ static int on_update(struct pm_requests *requests, const uint8_t *payload)
     if (fact.instance != requests->instance || (fact.flags & PM_UPDATE_UNKNOWN_STEP) != 0 ||
         (fact.gap_ns == 0 && fact.outputs == 0)) /* of a step without tokens */
         return 0;
+    const bool seen = requests->view == NULL ||
+                      pm_span_has_step(requests->view, requests->process, fact.instance, fact.step);
     return pm_track_updated(&requests->track, &fact, fact.start_ns + fact.dur_ns,
-                            requests->watch.gap, requests->watch.arg);
+                            seen ? requests->watch.gap : NULL, requests->watch.arg);
 }
 
 /* The head of a segment tells of a request whose beginning is not in the file any more. */
@@ -236,11 +262,11 @@ static int on_open(struct pm_requests *requests, const uint8_t *payload)
 }
 
 /* 1: *ret_request has ended. */
-static int on_request(struct pm_requests *requests, const uint8_t *payload,
+static int on_request(struct pm_requests *requests, const struct pm_record *record,
                       struct pm_request *ret_request)
 {
     struct pm_request_fact fact;
-    pm_fact_take(&requests->request, payload, &fact);
+    pm_fact_take(&requests->request, record->payload, &fact);
     if (fact.instance != requests->instance)
         return 0;
     const char *id = pm_cursor_string(requests->cursor, fact.request);
@@ -254,6 +280,7 @@ static int on_request(struct pm_requests *requests, const uint8_t *payload,
         memcpy(ret_request->id, id, strnlen(id, PM_REQUEST_ID_MAX - 1));
     }
     ret_request->fact = fact;
+    ret_request->ended_fact = record->fact;
     if (!ret_request->outputs_known)
         ret_request->outputs = 0;
     const uint64_t began_ns = later(fact.started_ns, fact.resumed_ns);
@@ -267,7 +294,9 @@ static int on_request(struct pm_requests *requests, const uint8_t *payload,
                  .reason = fact.reason,
              },
              ret_request);
-    return rc < 0 ? rc : 1;
+    if (rc < 0)
+        return rc;
+    return seen_alive(requests, &ret_request->fact);
 }
 
 static int on_record(struct pm_requests *requests, const struct pm_record *record,
@@ -279,7 +308,7 @@ static int on_record(struct pm_requests *requests, const struct pm_record *recor
     if (record->keyframe)
         return 0;
     if (schema == requests->request.schema)
-        return on_request(requests, record->payload, ret_request);
+        return on_request(requests, record, ret_request);
     if (schema == requests->member.schema)
         return on_member(requests, record->payload);
     if (schema == requests->update.schema)
@@ -293,6 +322,40 @@ static int on_record(struct pm_requests *requests, const struct pm_record *recor
             requests->track.last = fact.step + 1;
     }
     return 0;
+}
+
+int pm_requests_poll(struct pm_requests *requests, struct pm_request *ret_request)
+{
+    struct pm_record record;
+    int rc = 0;
+
+    while (requests->cursor != NULL && (rc = pm_cursor_next(requests->cursor, &record)) == 1) {
+        rc = requests->watch.record != NULL ? requests->watch.record(&record, requests->watch.arg)
+                                            : 0;
+        if (rc == 0)
+            rc = on_record(requests, &record, ret_request);
+        if (rc != 0)
+            return rc;
+    }
+    return rc;
+}
+
+void pm_requests_skip(struct pm_requests *requests, uint64_t from_ns, uint64_t fact)
+{
+    if (requests->cursor != NULL)
+        pm_cursor_skip(requests->cursor, from_ns, fact);
+}
+
+void pm_requests_open_ones(const struct pm_requests *requests,
+                           bool (*each)(const struct pm_request *request, void *arg), void *arg)
+{
+    const struct pm_tracked *tracked = requests->track.oldest;
+    for (bool more = true; more && tracked != NULL; tracked = tracked->newer) {
+        struct pm_tracked copy = *tracked;
+        pm_track_settle(&requests->track, &copy);
+        derive(&copy.request);
+        more = each(&copy.request, arg);
+    }
 }
 
 int pm_requests_next(struct pm_requests *requests, struct pm_request *ret_request)
@@ -310,6 +373,10 @@ int pm_requests_next(struct pm_requests *requests, struct pm_request *ret_reques
         return rc;
     requests->at_end = true;
     struct pm_tracked *open = requests->track.oldest;
+    while (open != NULL && !seen_alive(requests, &open->request.fact)) {
+        pm_track_remove(&requests->track, open);
+        open = requests->track.oldest;
+    }
     if (open == NULL)
         return 0;
     pm_track_settle(&requests->track, open);

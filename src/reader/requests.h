@@ -20,8 +20,9 @@
 struct pm_request {
     char id[PM_REQUEST_ID_MAX];
     struct pm_request_fact fact;
-    uint64_t outputs;   /* how many; 0 where not known */
-    bool outputs_known; /* its outputs were followed from the first one on */
+    uint64_t outputs;    /* how many; 0 where not known */
+    bool outputs_known;  /* its outputs were followed from the first one on */
+    uint64_t ended_fact; /* number of the fact that told its end; of one that is not over: 0 */
 };
 
 enum pm_moment_kind {
@@ -50,6 +51,9 @@ struct pm_request_watch {
     int (*moment)(const struct pm_request_moment *moment, void *arg);
     /* count requests had so long between two outputs. */
     int (*gap)(uint64_t gap_ns, uint32_t count, void *arg);
+    /* pm_requests_poll only: every record of the engine's process, before it is looked at, for
+     * whoever follows a server and walks its records once. */
+    int (*record)(const struct pm_record *record, void *arg);
     void *arg;
 };
 
@@ -62,6 +66,17 @@ PM_MUST_USE int pm_requests_open(struct pm_requests **ret_requests,
 /* 1: *ret_request, in the order in which they ended, then those that are not over in the order in
  * which they came; 0: the end; < 0: error. */
 PM_MUST_USE int pm_requests_next(struct pm_requests *requests, struct pm_request *ret_request);
+
+/* Instead of pm_requests_next, to follow a server: 1: *ret_request has ended; 0: no more for now, a
+ * later call goes on where this one stopped; < 0: error. */
+PM_MUST_USE int pm_requests_poll(struct pm_requests *requests, struct pm_request *ret_request);
+/* Right after the opening: walks from the segment that holds moment from_ns, or fact number `fact`,
+ * whichever is the older one. Requests that had come before are known by its keyframe. */
+void pm_requests_skip(struct pm_requests *requests, uint64_t from_ns, uint64_t fact);
+/* Those that are not over, as far as was walked, in the order in which they came; durations up to
+ * their last output. each returns false to end it. */
+void pm_requests_open_ones(const struct pm_requests *requests,
+                           bool (*each)(const struct pm_request *request, void *arg), void *arg);
 void pm_requests_close(struct pm_requests *requests);
 
 #endif

@@ -36,7 +36,7 @@ static uint64_t slot_offset(const struct pm_process *process, uint32_t slot)
 
 /* A head as plain numbers. */
 struct head {
-    uint64_t magic, index, first_ordinal, first_fact, sealed_bytes;
+    uint64_t magic, index, first_ordinal, first_fact, sealed_bytes, begun_ns;
     uint32_t stream;
 };
 
@@ -48,6 +48,7 @@ static struct head parse_head(const uint8_t *bytes)
         .first_ordinal = pm_load64(bytes + offsetof(struct pm_segment_head, first_ordinal)),
         .first_fact = pm_load64(bytes + offsetof(struct pm_segment_head, first_fact)),
         .sealed_bytes = pm_load64(bytes + offsetof(struct pm_segment_head, sealed_bytes)),
+        .begun_ns = pm_load64(bytes + offsetof(struct pm_segment_head, clock.mono_ns)),
         .stream = pm_load32(bytes + offsetof(struct pm_segment_head, stream)),
     };
 }
@@ -160,6 +161,7 @@ int pm_segments_list(const struct pm_process *process, unsigned mask,
             .index = head.index,
             .first_ordinal = head.first_ordinal,
             .first_fact = head.first_fact,
+            .begun_ns = head.begun_ns,
             .slot = slot,
             .sealed = head.sealed_bytes != 0,
         };
@@ -172,6 +174,34 @@ int pm_segments_list(const struct pm_process *process, unsigned mask,
     for (unsigned s = 0; s < PM_STREAM_COUNT; s++)
         list_order(process, &lists[s]);
     return 0;
+}
+
+int pm_process_segments(const struct pm_process *process, enum pm_stream stream,
+                        struct pm_segment_info **ret_segments, size_t *ret_count)
+{
+    struct pm_segment_list lists[PM_STREAM_COUNT];
+    struct pm_segment_info *segments = NULL;
+    int rc = pm_segments_list(process, 1u << stream, lists);
+
+    if (rc != 0)
+        return rc;
+    const struct pm_segment_list *list = &lists[stream];
+    if (list->count > 0)
+        segments = calloc(list->count, sizeof(*segments));
+    for (size_t i = 0; segments != NULL && i < list->count; i++)
+        segments[i] = (struct pm_segment_info){
+            .first_fact = list->refs[i].first_fact,
+            .begun_ns = list->refs[i].begun_ns,
+            .sealed = list->refs[i].sealed,
+        };
+    if (list->count == 0 || segments != NULL) {
+        *ret_segments = segments;
+        *ret_count = list->count;
+    } else {
+        rc = -PM_ENOMEM;
+    }
+    pm_segments_free(lists);
+    return rc;
 }
 
 void pm_segments_free(struct pm_segment_list lists[PM_STREAM_COUNT])

@@ -3,6 +3,7 @@
  * not seen. Called by the program; the session owns everything that the reader hands out.
  */
 #include "reader/internal.h"
+#include "reader/span.h"
 
 #include <ctype.h>
 #include <dirent.h>
@@ -177,7 +178,8 @@ static int resolve_folder(const char *path, char *out, size_t size, struct pm_er
             *slash = '\0';
     }
     char real[PATH_MAX];
-    if (realpath(out, real) != NULL && strlen(real) < size)
+    /* The links of /proc/<pid>/root lead into another mount namespace: their text does not. */
+    if (strncmp(out, "/proc/", 6) != 0 && realpath(out, real) != NULL && strlen(real) < size)
         snprintf(out, size, "%s", real);
     return 0;
 }
@@ -349,10 +351,17 @@ done:
     return rc;
 }
 
+void pm_session_rename(struct pm_session *session, const char *path, const char *name)
+{
+    snprintf(session->info.path, sizeof(session->info.path), "%s", path);
+    snprintf(session->info.name, sizeof(session->info.name), "%s", name);
+}
+
 void pm_session_close(struct pm_session *session)
 {
     if (session == NULL)
         return;
+    pm_span_free(session->view);
     pm_engines_free(session->engines);
     for (size_t i = 0; i < session->n_processes; i++)
         pm_process_free(session->processes[i]);

@@ -53,6 +53,14 @@ struct pm_step {
         draft_ns; /* inside sample_tokens; …_at_ns after worker_start_ns */
     unsigned runner;
     bool failed;
+    /* from the device's own events, which partition its time: wait, model, after, sample, wait, …
+     */
+    bool has_device, has_device_wait, has_device_sample;
+    unsigned device;           /* ordinal */
+    uint64_t device_model_ns;  /* model start to model end */
+    uint64_t device_wait_ns;   /* end of the step before to this model's start */
+    uint32_t device_after_ns;  /* model end to the start of sampling */
+    uint32_t device_sample_ns; /* sampling */
 };
 
 struct pm_steps;
@@ -61,6 +69,10 @@ struct pm_steps;
  * step number. */
 PM_MUST_USE int pm_steps_open(struct pm_steps **ret_steps, const struct pm_session *session,
                               size_t engine, unsigned n);
+/* Of steps just opened: those of which all was recorded before this moment may be left out. Of the
+ * steps whose schedule() began then or later both halves are found as without it; of some
+ * before them one may be missing. */
+void pm_steps_skip(struct pm_steps *steps, uint64_t from_ns);
 /* 1: a step; 0: the end; < 0: error. */
 PM_MUST_USE int pm_steps_next(struct pm_steps *steps, struct pm_step *ret_step);
 /* Pairs whose counts differ, and facts without their other half (in the middle, not at the ends),

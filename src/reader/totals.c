@@ -218,10 +218,34 @@ static int add_facts(const struct pm_process *process, enum pm_stream stream, ui
     return rc == -PM_ENOMEM ? rc : 0;
 }
 
-int pm_process_totals(const struct pm_process *process, struct pm_totals *ret_totals)
+/* Of a session that is narrowed to a span: what its cursors hand out. */
+static int add_seen(const struct pm_process *process, struct pm_totals *totals)
+{
+    uint32_t value_at[PM_READER_MAX_SCHEMAS], hist_at[PM_READER_MAX_SCHEMAS];
+    int rc = 0;
+
+    for (size_t i = 0; i < process->n_schemas; i++)
+        pm_process_series(process, i, &value_at[i], &hist_at[i]);
+    for (unsigned s = 0; s < PM_STREAM_COUNT && rc == 0; s++) {
+        struct pm_cursor *cursor;
+        struct pm_record record;
+        rc = pm_cursor_open(&cursor, process, s);
+        if (rc != 0)
+            return rc;
+        while ((rc = pm_cursor_next(cursor, &record)) == 1)
+            if (!record.keyframe)
+                pm_schema_accumulate(record.desc, record.payload,
+                                     totals->values + value_at[record.schema],
+                                     totals->hists + hist_at[record.schema]);
+        pm_cursor_close(cursor);
+    }
+    return rc;
+}
+
+/* All of them, 0. */
+static int make(const struct pm_process *process, struct pm_totals *ret_totals)
 {
     struct pm_totals totals = {0};
-    uint64_t covers[PM_STREAM_COUNT] = {0};
     int rc = layout(process, &totals.n_values, &totals.n_hists);
 
     if (rc != 0)
@@ -229,33 +253,69 @@ int pm_process_totals(const struct pm_process *process, struct pm_totals *ret_to
     totals.values = calloc((size_t)totals.n_values + 1, sizeof(*totals.values));
     totals.hists = calloc((size_t)totals.n_hists + 1, sizeof(*totals.hists));
     if (totals.values == NULL || totals.hists == NULL) {
-        rc = -PM_ENOMEM;
-        goto fail;
+        pm_totals_free(&totals);
+        return -PM_ENOMEM;
     }
+    *ret_totals = totals;
+    return 0;
+}
+
+int pm_process_live_totals(const struct pm_process *process, struct pm_totals *ret_totals,
+                           uint64_t ret_covers[PM_STREAM_COUNT])
+{
+    struct pm_totals totals;
+    uint64_t covers[PM_STREAM_COUNT] = {0};
+    int rc = make(process, &totals);
+
+    if (rc != 0)
+        return rc;
     rc = read_live(process, &totals, covers);
     if (rc == 0) {
         memset(totals.values, 0, totals.n_values * sizeof(*totals.values));
         memset(totals.hists, 0, totals.n_hists * sizeof(*totals.hists));
         rc = read_rollup(process, &totals, covers);
     }
-    if (rc < 0)
-        goto fail;
+    if (rc < 0) {
+        pm_totals_free(&totals);
+        return rc;
+    }
+    *ret_totals = totals;
+    memcpy(ret_covers, covers, sizeof(covers));
+    return 0;
+}
+
+static int add_since(const struct pm_process *process, const uint64_t covers[PM_STREAM_COUNT],
+                     struct pm_totals *totals)
+{
     for (unsigned s = 0; s < PM_STREAM_COUNT; s++) {
         uint64_t first;
-        rc = add_facts(process, s, covers[s], &totals, &first);
+        int rc = add_facts(process, s, covers[s], totals, &first);
         if (rc < 0)
-            goto fail;
+            return rc;
         if (first != UINT64_MAX && first > covers[s])
             pm_session_add_note(process->session,
                                 "records/%s: %llu facts went before they were counted: the totals "
                                 "lack them",
                                 process->file, (unsigned long long)(first - covers[s]));
     }
-    *ret_totals = totals;
     return 0;
-fail:
-    pm_totals_free(&totals);
-    return rc;
+}
+
+int pm_process_totals(const struct pm_process *process, struct pm_totals *ret_totals)
+{
+    const bool narrowed = process->session->view != NULL;
+    struct pm_totals totals;
+    uint64_t covers[PM_STREAM_COUNT] = {0};
+    int rc = narrowed ? make(process, &totals) : pm_process_live_totals(process, &totals, covers);
+
+    if (rc != 0)
+        return rc;
+    rc = narrowed ? add_seen(process, &totals) : add_since(process, covers, &totals);
+    if (rc < 0)
+        pm_totals_free(&totals);
+    else
+        *ret_totals = totals;
+    return rc < 0 ? rc : 0;
 }
 
 void pm_totals_free(struct pm_totals *totals)

@@ -137,8 +137,7 @@ static uint32_t random_name(unsigned attempt)
     return (uint32_t)ts.tv_nsec * 2654435761u + attempt;
 }
 
-/* Out of the way of descriptors 0 to 2: what a program prints must not land in the file. */
-static int above_standard(int fd)
+int pm_rec_above_standard(int fd)
 {
     if (fd < 0 || fd > 2)
         return fd;
@@ -155,8 +154,15 @@ static int make_file(int dir_fd, uint32_t mode, char *ret_name, size_t size)
         snprintf(ret_name, size, "p%u-%08x.pmrec", (unsigned)getpid(), random_name(attempt));
         int fd = openat(dir_fd, ret_name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                         (mode_t)(mode & 0777u));
-        if (fd >= 0 || errno != EEXIST)
-            return above_standard(fd);
+        if (fd < 0 && errno == EEXIST)
+            continue;
+        int kept = pm_rec_above_standard(fd);
+        if (kept < 0 && fd >= 0) { /* no descriptor left for it: nothing stays behind */
+            int errnum = errno;
+            (void)unlinkat(dir_fd, ret_name, 0);
+            errno = errnum;
+        }
+        return kept;
     }
     return -1;
 }

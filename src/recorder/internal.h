@@ -230,6 +230,9 @@ PM_MUST_USE int pm_rec_file_create(struct pm_recorder *rec,
                                    const struct pm_recorder_options *options, struct pm_error *err);
 /* Allocates [from, from + bytes); never by a hole, never dies of SIGXFSZ. 0 or -PM_E…. */
 PM_MUST_USE int pm_rec_file_extend(int fd, uint64_t from, uint64_t bytes);
+/* The descriptor, out of the way of 0 to 2: what a program prints must not land in the file. -1 and
+ * errno when it was negative, or had to move and could not: it is closed then. */
+PM_MUST_USE int pm_rec_above_standard(int fd);
 /* Whether rec->fd is still our file, linked and uncut: else nothing more may be allocated in it. */
 bool pm_rec_file_sound(const struct pm_recorder *rec);
 /* Whether the descriptor is our file at all (programs close and reuse descriptors). */

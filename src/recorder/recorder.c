@@ -5,6 +5,7 @@
 #include "recorder/internal.h"
 
 #include "base/clock.h"
+#include "session/doing.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -290,6 +291,49 @@ void pm_recorder_identify(struct pm_recorder *rec, unsigned roles, int engine, i
         atomic_store_explicit(&rec->head->engine, engine, memory_order_relaxed);
     if (rank >= 0)
         atomic_store_explicit(&rec->head->rank, rank, memory_order_relaxed);
+}
+
+/* This thread's word, as it was claimed: in which header, and for which thread, since a child of
+ * fork() has the copy of its parent's thread. */
+struct own_word {
+    const struct pm_file_head *head;
+    struct pm_thread_word *word; /* NULL: all were taken */
+    uint32_t tid;
+};
+static _Thread_local struct own_word own;
+
+static __attribute__((noinline, cold)) void claim_word(struct pm_recorder *rec)
+{
+    own.head = rec->head;
+    own.word = NULL;
+    own.tid = (uint32_t)gettid();
+    for (unsigned i = 0; i < PM_THREAD_WORDS; i++) {
+        struct pm_thread_word *word = &rec->head->threads[i];
+        uint32_t free_tid = 0;
+        if (atomic_compare_exchange_strong_explicit(&word->tid, &free_tid, own.tid,
+                                                    memory_order_relaxed, memory_order_relaxed) ||
+            free_tid == own.tid) {
+            own.word = word;
+            return;
+        }
+    }
+}
+
+void pm_recorder_doing(struct pm_recorder *rec, unsigned doing, uint64_t since_ns)
+{
+    if (PM_REC_UNLIKELY(pm_rec_mute(rec)))
+        return;
+    /* To find a thread's own is a call in a shared object: made once, not at every use. */
+    const struct own_word *mine = &own;
+    __asm__("" : "+r"(mine));
+    /* A header at the address of one that was closed has other words. */
+    if (PM_REC_UNLIKELY(mine->head != rec->head) ||
+        (mine->word != NULL &&
+         atomic_load_explicit(&mine->word->tid, memory_order_relaxed) != mine->tid))
+        claim_word(rec);
+    if (mine->word != NULL)
+        atomic_store_explicit(&mine->word->state, pm_doing_make(doing, since_ns),
+                              memory_order_relaxed);
 }
 
 struct pm_file_head *pm_recorder_head(struct pm_recorder *rec)

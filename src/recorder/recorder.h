@@ -73,6 +73,10 @@ void pm_recorder_attr(struct pm_recorder *rec, const char *key, const char *valu
 /* Says what the process turned out to be; engine and rank may be -1 (leave as is). */
 void pm_recorder_identify(struct pm_recorder *rec, unsigned roles, int engine, int rank);
 
+/* Says what the calling thread does from a moment on (enum pm_doing of session/doing.h): one store,
+ * once the thread has its word in the live header. The first PM_THREAD_WORDS threads have one. */
+void pm_recorder_doing(struct pm_recorder *rec, unsigned doing, uint64_t since_ns);
+
 /* The live header, for counters that the hooks keep themselves (faults, hook_calls, hook_ns,
  * threads). The pointer holds until close or abandon; in a child of fork() it leads to memory of
  * the child's own. */

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "base/dir.h"
+#include "session/function_facts.h"
 
 #define ROOT_NAME "profilemate-spool-"
 #define LEAF_BYTES 96
@@ -238,7 +239,8 @@ static bool is_live(int fd)
     uint64_t magic = 0;
     if (fcntl(fd, F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK)
         return true;
-    if (pread(fd, &magic, sizeof magic, 0) == (ssize_t)sizeof magic && magic == PM_FILE_MAGIC)
+    if (pread(fd, &magic, sizeof magic, 0) == (ssize_t)sizeof magic &&
+        (magic == PM_FILE_MAGIC || magic == PM_FUNCTION_MAGIC))
         return false;
     return fstat(fd, &st) != 0 || st.st_mtime > time(NULL) - YOUNG_SECONDS;
 }
@@ -306,6 +308,16 @@ static int move_home(int spool_fd, int records_fd, const char *name, bool *ret_l
     return unlinkat(spool_fd, name, 0) == 0 || errno == ENOENT ? 0 : pm_error_from_errno(errno);
 }
 
+/* A process's records, or a table beside them. */
+static bool is_record_file(const char *name)
+{
+    size_t bytes = strlen(name), suffix = sizeof PM_BIRTH_SUFFIX - 1;
+    _Static_assert(sizeof PM_BIRTH_SUFFIX == sizeof PM_FUNCTION_SUFFIX, "one length");
+    return name[0] != '.' && bytes > suffix && bytes <= 128 &&
+           (strcmp(name + bytes - suffix, PM_BIRTH_SUFFIX) == 0 ||
+            strcmp(name + bytes - suffix, PM_FUNCTION_SUFFIX) == 0);
+}
+
 /* Moves everything that can be; the first failure is told, the rest is tried all the same. */
 static int move_all(int spool_fd, int records_fd, unsigned *ret_left, struct pm_error *err)
 {
@@ -320,10 +332,8 @@ static int move_all(int spool_fd, int records_fd, unsigned *ret_left, struct pm_
         return pm_error_set(err, status, "the spool cannot be listed: %s", pm_strerror(status));
     }
     for (struct dirent *item; (item = readdir(dir)) != NULL;) {
-        size_t bytes = strlen(item->d_name), suffix = sizeof PM_BIRTH_SUFFIX - 1;
         bool live;
-        if (item->d_name[0] == '.' || bytes <= suffix || bytes > 128 ||
-            strcmp(item->d_name + bytes - suffix, PM_BIRTH_SUFFIX) != 0)
+        if (!is_record_file(item->d_name))
             continue;
         int moved = move_home(spool_fd, records_fd, item->d_name, &live);
         if (moved != 0) {

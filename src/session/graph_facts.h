@@ -95,7 +95,7 @@ struct pm_graph_pass {
     uint64_t step;
     uint64_t at_ns;     /* the first piece's replay began; eager: the model did */
     uint32_t dur_ns;    /* first piece's begin to last piece's end, host clock; 0: eager */
-    uint32_t launch_ns; /* inside the replays alone */
+    uint32_t launch_ns; /* inside the replays alone; 0: not timed, see the probe */
     uint32_t tokens;    /* scheduled; 0 beside the step's model, where it is not known */
     uint32_t padding;   /* tokens computed for nothing */
     struct pm_graph_desc desc;

@@ -4,6 +4,7 @@
  *   session_20261123_082501/    0700
  *     session                   text, one `key value` a line, see below
  *     metadata.json             written at creation, completed by `profilemate export`
+ *     ended                     how the command of `profilemate run` ended, see live/autopsy.h
  *     records/                  one file per process: p<pid>-<8 hex digits>.pmrec
  *     records/budget            8 bytes, shared by all processes:
  *                               bytes of segments in use in the session
@@ -88,12 +89,12 @@ struct pm_triple {
     uint64_t real_ns;
 };
 
-/* What a thread is doing, for a reader that looks at a hung process: since when, and in which
- * phase. */
+/* What a thread is doing, for a reader that looks at a hung process: since when, and what, in one
+ * word (session/doing.h), so that no reader finds one half of it. */
 struct pm_thread_word {
-    _Atomic uint64_t since_ns; /* 0: slot free */
-    _Atomic uint32_t phase;    /* enum pm_phase of the probe that set it */
-    _Atomic uint32_t tid;
+    _Atomic uint64_t state; /* 0: nothing was set yet */
+    _Atomic uint32_t tid;   /* as the process itself sees it; 0: slot free */
+    uint32_t reserved;
 };
 
 #define PM_THREAD_WORDS 16

@@ -46,6 +46,7 @@ enum pm_moe_why {
     PM_MOE_WHY_ROWS = 5,       /* which rows are this rank's tokens cannot be told: microbatches, or
                                   several data-parallel ranks, on a device */
     PM_MOE_WHY_FAILED = 6,     /* the counter could not be set up */
+    PM_MOE_WHY_DRAFTER = 7,    /* a drafter's: its passes are not the tokens of steps */
 };
 
 struct pm_moe_layer {

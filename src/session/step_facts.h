@@ -86,21 +86,23 @@ enum pm_worker_flags {
     PM_WORKER_ASYNC = 4,      /* the output is known only at worker_sync */
     PM_WORKER_DEVICE = 8,     /* runs on a device: host times are launches */
     PM_WORKER_FAILED = 16,    /* execute_model or sample_tokens raised */
+    PM_WORKER_EVENTS = 32,    /* device events were recorded: a device_step follows */
 };
 
 struct pm_worker_step {
     uint64_t step;
     uint64_t start_ns;    /* execute_model entered */
     uint64_t model_ns_at; /* the model began */
-    uint64_t gpu_ns;    /* device time of the model, 0: not measured (the device probe fills it) */
-    uint32_t pre_ns;    /* execute_model entry to model start */
-    uint32_t model_ns;  /* model start to end, host clock */
-    uint32_t post_ns;   /* model end to execute_model return */
-    uint32_t sample_ns; /* sample_tokens, 0 where the step has none */
-    uint32_t total_ns;  /* execute_model entry to the end of the step, time between the two calls
-                           included */
-    uint32_t sync_ns;   /* model start to vLLM's own synchronisation of this step, 0: unknown here
-                           (see worker_sync) */
+    uint64_t gpu_ns;      /* device time of the model, where it is known at once (files of old);
+                             0: see device_step */
+    uint32_t pre_ns;      /* execute_model entry to model start */
+    uint32_t model_ns;    /* model start to end, host clock */
+    uint32_t post_ns;     /* model end to execute_model return */
+    uint32_t sample_ns;   /* sample_tokens, 0 where the step has none */
+    uint32_t total_ns;    /* execute_model entry to the end of the step, time between the two calls
+                             included */
+    uint32_t sync_ns;     /* model start to vLLM's own synchronisation of this step, 0: unknown here
+                             (see worker_sync) */
     uint32_t requests;
     uint32_t tokens;
     uint16_t instance;

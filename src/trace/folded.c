@@ -84,14 +84,18 @@ static int write_line(const struct folding *f, uint32_t node, char *line, pm_fol
         uint32_t frame = f->stacks.nodes[up].frame;
         const char *text = pm_trace_text(f->tree->trace, frame);
         size_t len = pm_intern_len(&f->tree->trace->strings, frame);
+        if (len == 0) { /* an event without a name is a frame all the same */
+            text = "_";
+            len = 1;
+        }
         if (len + 1 > at)
             return -PM_ELIMIT;
         if (up != node)
             line[--at] = ';';
         at -= len;
         for (size_t i = 0; i < len; i++) {
-            char c = text[i];
-            line[at + i] = c == ' ' || c == ';' || c == '\t' || c == '\n' ? '_' : c;
+            unsigned char c = (unsigned char)text[i];
+            line[at + i] = c <= ' ' || c == ';' || c == 0x7F ? '_' : text[i];
         }
     }
     return add(arg, line + at, end - at);

@@ -124,11 +124,6 @@ void pm_inflate_release(struct pm_inflate *gz)
     *gz = (struct pm_inflate){0};
 }
 
-const char *pm_inflate_library_name(const struct pm_inflate *gz)
-{
-    return gz->inflater == PM_INFLATE_ISAL ? "isa-l" : "zlib";
-}
-
 /* Refills the input when it holds fewer than want bytes; keeps what is left and a little of what
  * came before. False at a failure of read. */
 static bool refill(struct pm_inflate *gz, size_t want)

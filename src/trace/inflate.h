@@ -48,6 +48,4 @@ void pm_inflate_release(struct pm_inflate *gz);
  * damage is given out. */
 int64_t pm_inflate_read(struct pm_inflate *gz, uint8_t *out, size_t n);
 
-const char *pm_inflate_library_name(const struct pm_inflate *gz);
-
 #endif

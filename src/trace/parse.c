@@ -249,7 +249,12 @@ static enum pm_parse_result in_skip(struct pm_parse *parse)
             return PM_PARSE_OK;
         }
     }
-    parse->whole = parse->p = (uint32_t)parse->used;
+    /* Backslashes outside of strings are damage, which must not depend on where a piece ends: the
+     * scan takes the byte after one for escaped. */
+    uint32_t whole = (uint32_t)parse->used;
+    while (whole > parse->p && parse->text[whole - 1] == '\\')
+        whole--;
+    parse->whole = parse->p = whole;
     return PM_PARSE_MORE;
 }
 
@@ -389,7 +394,7 @@ int pm_parse_run(struct pm_parse *parse)
         if (err == 0 && !(ended && parse->used == 0))
             result = walk(parse);
     }
-    uint64_t stopped_at = parse->base + (result == PM_PARSE_BAD ? parse->bad_at : parse->used);
+    uint64_t bad_at = parse->base + parse->bad_at;
     int limit = 0;
     if (err == -PM_ELIMIT) { /* one item larger than we take: what came before it is kept */
         limit = err;
@@ -405,9 +410,9 @@ int pm_parse_run(struct pm_parse *parse)
         if (limit != 0)
             note_loss(parse, limit, parse->base, "an event of at most 64 MiB");
         else if (result == PM_PARSE_BAD)
-            note_loss(parse, -PM_ECORRUPT, stopped_at, parse->expected);
+            note_loss(parse, -PM_ECORRUPT, bad_at, parse->expected);
         else if (result == PM_PARSE_MORE || cut_gzip)
-            note_loss(parse, -PM_ETRUNCATED, stopped_at, NULL);
+            note_loss(parse, -PM_ETRUNCATED, trace->json_bytes, NULL);
     }
     free(parse->text);
     free(parse->scan.at);

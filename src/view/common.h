@@ -56,6 +56,9 @@ PM_MUST_USE int pm_forward_walk(const struct pm_session *session, size_t engine,
                                 int preset, struct pm_outfile *file,
                                 struct pm_forward *ret_forward);
 
+/* What most of the passes' times are: "wall", "sync", "events"; "none" where no pass has one. */
+const char *pm_forward_clock(const struct pm_forward *forward);
+
 /* What the summaries say, one per phase. *ret_source: "exact" (every sample), "histogram" (older
  * samples had to go: counts and means exact since the start, percentiles by buckets) or "held"
  * (they had to go, and this clock has no histogram: only what is held). */
@@ -96,8 +99,14 @@ struct pm_sums {
     uint64_t end_ns;      /* newest moment of any process, CLOCK_MONOTONIC; 0: none */
     unsigned running, closed, killed;
     unsigned front_closed, front_killed; /* the front ends among closed and killed */
+    bool engine_died; /* an engine core was killed, and not by the server's own end: pm_engine_died
+                       */
 };
 void pm_session_sums(const struct pm_session *session, struct pm_sums *ret_sums);
+
+/* The members "records" and "own_cost" of metadata.json and of the report. */
+void pm_sums_records_json(const struct pm_sums *sums, struct pm_json *json);
+void pm_sums_cost_json(const struct pm_sums *sums, struct pm_json *json);
 
 /* The words of pm_session_state, from sums that are there already. */
 const char *pm_session_state_name(const struct pm_sums *sums);

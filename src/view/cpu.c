@@ -71,10 +71,28 @@ static int merge_open(struct merge *merge, const struct pm_session *session, siz
     return rc;
 }
 
+#define KEY_MAX 32
+#define CONTEXT_MAX (PM_CPU_TAGS_MAX * (KEY_MAX + PM_NUMBER_MAX + 2))
+
+static char *put_context(char *out, const struct pm_cpu_op *op)
+{
+    for (size_t i = 0; i < PM_CPU_TAGS_MAX && op->tags[i].key != NULL; i++) {
+        const size_t bytes = strnlen(op->tags[i].key, KEY_MAX);
+        const bool ms = bytes > 3 && memcmp(op->tags[i].key + bytes - 3, "_ms", 3) == 0;
+        if (i > 0)
+            *out++ = ';';
+        memcpy(out, op->tags[i].key, bytes);
+        out += bytes;
+        *out++ = '=';
+        out = ms ? pm_number_ms3(out, op->tags[i].value) : pm_number_u64(out, op->tags[i].value);
+    }
+    return out;
+}
+
 static int put_row(struct pm_outfile *file, const struct pm_cpu_op *op, uint64_t start_ns)
 {
-    const size_t name = strlen(op->operation), context = strlen(op->context);
-    char *out = pm_buf_reserve(&file->buf, 2 * PM_NUMBER_MAX + name + context + 4);
+    const size_t name = strlen(op->operation);
+    char *out = pm_buf_reserve(&file->buf, 2 * PM_NUMBER_MAX + name + CONTEXT_MAX + 4);
     char *const begin = out;
 
     if (out == NULL)
@@ -86,8 +104,7 @@ static int put_row(struct pm_outfile *file, const struct pm_cpu_op *op, uint64_t
     *out++ = ',';
     out = pm_number_ms6(out, op->dur_ns);
     *out++ = ',';
-    memcpy(out, op->context, context);
-    out += context;
+    out = put_context(out, op);
     *out++ = '\n';
     pm_buf_advance(&file->buf, (size_t)(out - begin));
     return pm_outfile_spill(file);
@@ -96,7 +113,8 @@ static int put_row(struct pm_outfile *file, const struct pm_cpu_op *op, uint64_t
 static int count(struct pm_cpu_sums *sums, const struct pm_cpu_op *op)
 {
     unsigned i = 0;
-    while (i < sums->n && strcmp(sums->operations[i].operation, op->operation) != 0)
+    while (i < sums->n && sums->operations[i].operation != op->operation &&
+           strcmp(sums->operations[i].operation, op->operation) != 0)
         i++;
     if (i == sums->n) {
         if (i == PM_CPU_OPERATIONS_MAX)

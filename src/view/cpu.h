@@ -10,12 +10,17 @@
 #include "view/common.h"
 
 #define PM_CPU_OPERATIONS_MAX 32
-#define PM_CPU_CONTEXT_MAX 160
+#define PM_CPU_TAGS_MAX 3
 
 struct pm_cpu_op {
     const char *operation; /* a name that lives as long as the program */
     uint64_t at_ns, dur_ns;
-    char context[PM_CPU_CONTEXT_MAX]; /* key=value;key=value, step=N first where there is a step */
+    /* The context, which is written as key=value;key=value: step first where there is a step. A key
+     * that ends in _ms has nanoseconds here. */
+    struct {
+        const char *key; /* NULL: no more of them */
+        uint64_t value;
+    } tags[PM_CPU_TAGS_MAX];
 };
 
 /* A stream of operations. next: 1: *ret_op; 0: the end; < 0: error. */

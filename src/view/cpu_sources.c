@@ -9,6 +9,17 @@
 
 #include "reader/engine_facts.h"
 
+static void tag_step(struct pm_cpu_op *op, uint64_t step, const char *first, uint64_t first_value,
+                     const char *second, uint64_t second_value)
+{
+    op->tags[0].key = "step";
+    op->tags[0].value = step;
+    op->tags[1].key = first;
+    op->tags[1].value = first_value;
+    op->tags[2].key = second;
+    op->tags[2].value = second_value;
+}
+
 /* ---- scheduling and output_processing: facts of the engine core ---- */
 
 struct engine_source {
@@ -35,8 +46,7 @@ static int scheduling_next(struct pm_cpu_source *base, struct pm_cpu_op *ret_op)
         ret_op->operation = "scheduling";
         ret_op->at_ns = step.start_ns;
         ret_op->dur_ns = step.dur_ns;
-        snprintf(ret_op->context, sizeof(ret_op->context), "step=%llu;num_seqs=%u;num_tokens=%u",
-                 (unsigned long long)step.step, step.requests, step.tokens);
+        tag_step(ret_op, step.step, "num_seqs", step.requests, "num_tokens", step.tokens);
         return 1;
     }
     return rc;
@@ -54,8 +64,8 @@ static int output_next(struct pm_cpu_source *base, struct pm_cpu_op *ret_op)
         ret_op->operation = "output_processing";
         ret_op->at_ns = update.start_ns;
         ret_op->dur_ns = update.dur_ns;
-        snprintf(ret_op->context, sizeof(ret_op->context), "step=%llu;outputs=%u;output_tokens=%u",
-                 (unsigned long long)update.step, update.outputs, update.output_tokens);
+        tag_step(ret_op, update.step, "outputs", update.outputs, "output_tokens",
+                 update.output_tokens);
         return 1;
     }
     return rc;
@@ -125,8 +135,7 @@ static void add_part(struct worker_source *source, const struct pm_step *step, c
     part->operation = name;
     part->at_ns = at_ns;
     part->dur_ns = dur_ns;
-    snprintf(part->context, sizeof(part->context), "step=%llu;num_seqs=%u;num_tokens=%u",
-             (unsigned long long)step->step, step->requests, step->tokens);
+    tag_step(part, step->step, "num_seqs", step->requests, "num_tokens", step->tokens);
 }
 
 static void split(struct worker_source *source, const struct pm_step *step)

@@ -234,26 +234,42 @@ static void from_totals(const struct pm_session *session, size_t engine, unsigne
     sums->from_totals = true;
 }
 
+/* What kind of model a worker runs: by its own word, else by what any process of the session says.
+ */
+static const char *model_type(const struct pm_session *session, const struct pm_process *process,
+                              unsigned instance)
+{
+    char key[48];
+    const char *type = NULL;
+
+    snprintf(key, sizeof(key), PM_ATTR_MODEL_TYPE ".%u", instance);
+    if (process != NULL && instance > 0)
+        type = pm_process_attr(process, key);
+    if (type == NULL && process != NULL)
+        type = pm_process_attr(process, PM_ATTR_MODEL_TYPE);
+    if (type == NULL)
+        type = pm_session_attr(session, PM_ATTR_MODEL_TYPE);
+    return type != NULL ? type : "unknown";
+}
+
 int pm_encoder_decoder_walk(const struct pm_session *session, size_t engine, unsigned n,
                             struct pm_outfile *file, struct pm_encoder_decoder *ret_sums)
 {
     struct walk walk = {ret_sums, file, pm_session_info(session)->start_mono_ns};
-    const struct pm_process *process;
+    const struct pm_process *process = NULL;
     struct reader reader;
-    unsigned instance;
+    unsigned instance = 0;
     int rank, rc = 0;
+    const bool found = pm_engine_worker(session, engine, n, &process, &instance, &rank) == 0;
 
     memset(ret_sums, 0, sizeof(*ret_sums));
     for (unsigned c = 0; c < PM_COMPONENTS; c++)
         pm_samples_init(&ret_sums->samples[c]);
-    ret_sums->model_type = pm_session_attr(session, PM_ATTR_MODEL_TYPE);
-    if (ret_sums->model_type == NULL)
-        ret_sums->model_type = "unknown";
+    ret_sums->model_type = model_type(session, found ? process : NULL, instance);
     if (file != NULL)
         rc = pm_buf_add_text(&file->buf, "timestamp_sec,component,duration_ms,context\n");
     if (rc != 0 || strcmp(ret_sums->model_type, "decoder_only") == 0 ||
-        strcmp(ret_sums->model_type, "unknown") == 0 ||
-        pm_engine_worker(session, engine, n, &process, &instance, &rank) != 0)
+        strcmp(ret_sums->model_type, "unknown") == 0 || !found)
         return rc;
     rc = reader_open(&reader, process, instance);
     if (rc == 0)

@@ -124,34 +124,55 @@ int pm_forward_walk(const struct pm_session *session, size_t engine, unsigned n,
     return rc;
 }
 
-/* The field of worker_step that the forward times came from; NULL: it has no histogram (the steps'
- * own synchronisation, told later). */
-static const char *clock_field(const struct pm_session *session, const struct pm_forward *forward)
+const char *pm_forward_clock(const struct pm_forward *forward)
 {
-    const char *name = pm_session_attr(session, PM_ATTR_FORWARD_CLOCK);
-    unsigned clock = 0;
+    static const char *const names[4] = {"none", "wall", "sync", "events"};
+    unsigned most = 0;
 
     for (unsigned c = 1; c < 4; c++)
-        if (forward->clocks[c] > forward->clocks[clock] || clock == 0)
-            clock = forward->clocks[c] != 0 ? c : clock;
-    if (clock == 0 && name != NULL)
-        clock = strcmp(name, "events") == 0 ? 3 : strcmp(name, "sync") == 0 ? 2 : 1;
-    return clock == 3 ? "gpu_ns" : clock == 2 ? "sync_ns" : "model_ns";
+        if (forward->clocks[c] != 0 && (most == 0 || forward->clocks[c] > forward->clocks[most]))
+            most = c;
+    return names[most];
+}
+
+/* A table and its field that forward times came from. */
+struct source {
+    const char *table, *field;
+};
+
+/* In order of preference; the steps' own synchronisation where it was told later has no histogram.
+ */
+static size_t sources(const struct pm_session *session, const struct pm_forward *forward,
+                      struct source out[2])
+{
+    const char *name = pm_forward_clock(forward);
+
+    if (strcmp(name, "none") == 0)
+        name = pm_session_attr(session, PM_ATTR_FORWARD_CLOCK);
+    if (name != NULL && strcmp(name, "events") == 0) {
+        out[0] = (struct source){"device_step", "gpu_ns"};
+        out[1] = (struct source){"worker_step", "gpu_ns"}; /* known at once: files of old */
+        return 2;
+    }
+    out[0] = (struct source){"worker_step",
+                             name != NULL && strcmp(name, "sync") == 0 ? "sync_ns" : "model_ns"};
+    return 1;
 }
 
 /* From the totals; false where they cannot stand for this worker. */
-static bool stats_from_totals(const struct pm_process *process, const char *field,
+static bool stats_from_totals(const struct pm_process *process, const struct source *source,
                               const struct pm_totals *totals,
                               struct pm_stats stats[PM_FORWARD_PHASES])
 {
     for (unsigned p = PM_PHASE_PREFILL; p < PM_FORWARD_PHASES; p++) {
-        struct pm_series series;
-        if (!pm_series_find(process, totals, "worker_step", field, p, &series) ||
+        struct pm_series series, passes;
+        if (!pm_series_find(process, totals, source->table, source->field, p, &series) ||
+            !pm_series_find(process, totals, "worker_step", "model_ns", p, &passes) ||
             series.hist == NULL)
             return false;
         pm_stats_from_hist(series.hist, series.sum, &stats[p]);
         /* Mostly unmeasured here: these times came another way (worker_sync). */
-        if (stats[p].count < series.count / 2)
+        if (stats[p].count < passes.count / 2)
             return false;
     }
     return true;
@@ -198,11 +219,16 @@ int pm_forward_stats(const struct pm_session *session, size_t engine, unsigned n
         return rc;
     if (rc != 0)
         return 0;
-    struct pm_stats by_buckets[PM_FORWARD_PHASES];
-    memset(by_buckets, 0, sizeof(by_buckets));
-    if (stats_from_totals(process, clock_field(session, forward), &totals, by_buckets)) {
+    struct source from[2];
+    const size_t n_from = sources(session, forward, from);
+    for (size_t i = 0; i < n_from; i++) {
+        struct pm_stats by_buckets[PM_FORWARD_PHASES];
+        memset(by_buckets, 0, sizeof(by_buckets));
+        if (!stats_from_totals(process, &from[i], &totals, by_buckets))
+            continue;
         memcpy(stats, by_buckets, sizeof(by_buckets));
         *ret_source = "histogram";
+        break;
     }
     pm_totals_free(&totals);
     return 0;

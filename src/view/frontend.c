@@ -152,14 +152,12 @@ static int frontend_next(struct pm_cpu_source *base, struct pm_cpu_op *ret_op)
     ret_op->operation = operations[op.op];
     ret_op->at_ns = op.start_ns;
     ret_op->dur_ns = op.dur_ns;
-    ret_op->context[0] = '\0';
-    if (op.op == PM_FRONTEND_DETOKENIZATION && op.delay_ns != 0)
-        snprintf(ret_op->context, sizeof(ret_op->context), "outputs=%u;delay_ms=%.3f", op.outputs,
-                 (double)op.delay_ns / 1e6);
-    else if (op.op == PM_FRONTEND_DETOKENIZATION)
-        snprintf(ret_op->context, sizeof(ret_op->context), "outputs=%u", op.outputs);
-    else if (op.tokens != 0)
-        snprintf(ret_op->context, sizeof(ret_op->context), "num_tokens=%u", op.tokens);
+    const bool out = op.op == PM_FRONTEND_DETOKENIZATION;
+    ret_op->tags[0].key = out ? "outputs" : op.tokens != 0 ? "num_tokens" : NULL;
+    ret_op->tags[0].value = out ? op.outputs : op.tokens;
+    ret_op->tags[1].key = out && op.delay_ns != 0 ? "delay_ms" : NULL;
+    ret_op->tags[1].value = op.delay_ns;
+    ret_op->tags[2].key = NULL;
     return 1;
 }
 

@@ -97,7 +97,8 @@ static int requests_text(const struct pm_session *session, size_t engine, bool c
         (void)pm_buf_add_text(buf, "  ITL: between two outputs; TPOT: first to last output by the "
                                    "output tokens but\n  one; E2E: aborted requests left out.\n");
         if (lives.recycled)
-            (void)pm_buf_add_text(buf, "  Older requests had to go: times are of those held.\n");
+            (void)pm_buf_add_text(
+                buf, "  Older requests had to go: times, ITL too, are of those held.\n");
     }
     pm_lives_release(&lives);
     return rc;
@@ -205,6 +206,8 @@ static int requests_json(const struct pm_session *session, size_t engine, struct
         for (unsigned i = 0; i < PM_LIFE_TIMES; i++)
             put_stats(json, time_keys[i], &lives.stats[i]);
         put_stats(json, "itl", &lives.itl);
+        pm_json_key(json, "percentiles");
+        pm_json_text(json, lives.recycled ? "held" : "exact");
         pm_json_end(json);
     }
     pm_lives_release(&lives);

@@ -8,11 +8,10 @@
 #include "reader/requests.h"
 #include "view/common.h"
 
-/* Times between outputs, each with how many requests had it. */
+/* Times between outputs, each with how many requests had it: gap_ns << 16 | count, a word each,
+ * since a day has tens of millions of them. */
 struct pm_gap_samples {
-    struct {
-        uint64_t gap_ns, count;
-    } * held;
+    uint64_t *held;
     size_t n, capacity;
     uint64_t count;
 };

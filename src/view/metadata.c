@@ -3,6 +3,7 @@
  * files tell. Called by seed_export.c and by the program; the members of the first writing keep
  * their names and places, members that nobody here knows are kept as they are.
  */
+#include "view/caution.h"
 #include "view/common.h"
 
 #include <stdlib.h>
@@ -190,18 +191,15 @@ static int put_hooks(struct pm_json *json, const struct pm_session *session)
 static void put_account(struct pm_json *json, const struct pm_sums *sums,
                         const struct pm_account *account)
 {
-    pm_json_key(json, "records");
-    pm_json_object(json);
-    put_u64(json, "readable", sums->records);
-    put_u64(json, "lost", sums->lost);
-    put_u64(json, "recycled", sums->recycled);
-    put_u64(json, "damaged_segments", sums->damaged);
-    pm_json_end(json);
+    pm_sums_records_json(sums, json);
 
     pm_json_key(json, "steps");
     pm_json_object(json);
     put_u64(json, "forward_passes", account->passes);
     put_u64(json, "without_time", account->untimed);
+    put_u64(json, "by_device_events", account->clocks[3]);
+    put_u64(json, "to_synchronisation", account->clocks[2]);
+    put_u64(json, "by_wall_clock", account->clocks[1]);
     put_u64(json, "phase_from_worker_only", account->guessed);
     put_u64(json, "matched", account->matched);
     put_u64(json, "mismatched", account->mismatched);
@@ -215,15 +213,7 @@ static void put_account(struct pm_json *json, const struct pm_sums *sums,
         pm_json_double(json, 100.0 * PM_HIST_QUANTILE_ERROR + 0.005, 2);
     }
 
-    pm_json_key(json, "own_cost");
-    pm_json_object(json);
-    put_u64(json, "hook_calls", sums->hook_calls);
-    pm_json_key(json, "hook_ms");
-    pm_json_ms3(json, sums->hook_ns);
-    pm_json_key(json, "share_pct");
-    pm_json_ratio(json, sums->hook_ns, 100, sums->observed_ns, 4);
-    put_u64(json, "faults", sums->faults);
-    pm_json_end(json);
+    pm_sums_cost_json(sums, json);
 }
 
 static void put_notes(struct pm_json *json, const struct pm_session *session)
@@ -232,6 +222,7 @@ static void put_notes(struct pm_json *json, const struct pm_session *session)
     pm_json_array(json);
     for (size_t i = 0; i < pm_session_note_count(session); i++)
         pm_json_text(json, pm_session_note(session, i));
+    pm_put_cautions(json, session);
     for (size_t p = 0; p < pm_session_process_count(session); p++) {
         const struct pm_process *process = pm_session_process(session, p);
         for (size_t i = 0; i < pm_process_attr_count(process); i++) {
@@ -246,20 +237,16 @@ static void put_notes(struct pm_json *json, const struct pm_session *session)
 
 /* Members of ours, in order of writing: those of an older file that are not among them are kept. */
 static const char *const known[] = {
-    "session_id",   "state",
-    "start",        "end",
-    "duration_sec", "host",
-    "command",      "versions",
-    "model",        "device",
-    "clock",        "forward_clock",
-    "runner",       "instance_id",
-    "preset",       "engine_config",
-    "parallel",     "engines",
-    "profilers",    "settings",
-    "processes",    "hooks",
-    "records",      "steps",
-    "percentiles",  "percentiles_error_pct",
-    "own_cost",     "notes",
+    "session_id", "state",         "start",
+    "end",        "duration_sec",  "host",
+    "command",    "versions",      "model",
+    "device",     "clock",         "forward_clock",
+    "runner",     "instance_id",   "device_events",
+    "preset",     "engine_config", "parallel",
+    "engines",    "profilers",     "settings",
+    "processes",  "hooks",         "records",
+    "steps",      "percentiles",   "percentiles_error_pct",
+    "own_cost",   "notes",
 };
 
 static void keep_unknown(const char *key, size_t key_bytes, const char *value, size_t value_bytes,
@@ -286,7 +273,7 @@ static void ignore(const char *key, size_t key_bytes, const char *value, size_t 
     (void)key, (void)key_bytes, (void)value, (void)value_bytes, (void)arg;
 }
 
-/* What most forward times are; the processes' own word where they have one. */
+/* What most forward times are; before the first one the processes' own word. */
 static const char *forward_clock(const struct pm_session *session, const struct pm_account *account)
 {
     static const char *const names[4] = {NULL, "wall", "sync", "events"};
@@ -295,7 +282,7 @@ static const char *forward_clock(const struct pm_session *session, const struct 
     for (unsigned c = 1; c < 4; c++)
         if (account->clocks[c] > 0 && (most == 0 || account->clocks[c] > account->clocks[most]))
             most = c;
-    return told != NULL ? told : names[most];
+    return most != 0 ? names[most] : told;
 }
 
 static void put_head(struct pm_json *json, const struct pm_session *session,
@@ -324,8 +311,17 @@ static void put_head(struct pm_json *json, const struct pm_session *session,
     pm_json_end(json);
     put_text(json, "model", pm_session_attr(session, PM_ATTR_MODEL));
     put_text(json, "device", pm_session_attr(session, PM_ATTR_DEVICE));
+    if (pm_session_attr(session, PM_ATTR_DEVICE_NAME) != NULL)
+        put_text(json, "device_name", pm_session_attr(session, PM_ATTR_DEVICE_NAME));
     put_text(json, "clock", pm_session_attr(session, PM_ATTR_CLOCK));
     put_text(json, "forward_clock", forward_clock(session, account));
+    put_text(json, "device_events", pm_session_attr(session, PM_ATTR_DEVICE_EVENTS));
+    if (pm_session_attr(session, PM_ATTR_LAYERS) != NULL)
+        put_text(json, "layers", pm_session_attr(session, PM_ATTR_LAYERS));
+    if (pm_session_attr(session, PM_ATTR_LAYER_CLOCK) != NULL)
+        put_text(json, "layer_clock", pm_session_attr(session, PM_ATTR_LAYER_CLOCK));
+    if (pm_session_attr(session, PM_ATTR_COLLECTIVE_CLOCK) != NULL)
+        put_text(json, "collective_clock", pm_session_attr(session, PM_ATTR_COLLECTIVE_CLOCK));
     put_text(json, "runner", pm_session_attr(session, PM_ATTR_RUNNER));
     put_text(json, "instance_id", pm_session_attr(session, PM_ATTR_INSTANCE_ID));
     put_text(json, "preset", pm_session_preset(session) == PM_PRESET_SIMPLE ? "simple" : "full");
@@ -343,6 +339,7 @@ int pm_metadata_write(const struct pm_session *session, const struct pm_account 
     put_head(&json, session, &sums, account);
     put_prefix(&json, "engine_config", session, PM_ATTR_CONFIG_PREFIX);
     put_prefix(&json, "parallel", session, PM_ATTR_PARALLEL_PREFIX);
+    put_prefix(&json, "model_size", session, PM_ATTR_SIZE_PREFIX);
     put_u64(&json, "engines", pm_session_engine_count(session));
     put_settings(&json, session);
     put_processes(&json, session);

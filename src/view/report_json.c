@@ -1,10 +1,19 @@
 /*
  * A report as one JSON object, for scripts. Called by `report --json`.
  */
+#include "view/caution.h"
+#include "view/collective.h"
+#include "view/compute.h"
 #include "view/graph.h"
 #include "view/host_report.h"
+#include "view/layer.h"
+#include "view/memory.h"
 #include "view/moe.h"
 #include "view/report_model.h"
+#include "view/transfer.h"
+#include "view/sampling.h"
+#include "view/window.h"
+#include "view/wasted.h"
 
 #include <string.h>
 
@@ -62,6 +71,7 @@ static void put_rank(struct pm_json *json, const struct pm_rank_report *rank)
     rank->rank >= 0 ? pm_json_i64(json, rank->rank) : pm_json_null(json);
     put_phase(json, "prefill", rank, PM_PHASE_PREFILL);
     put_phase(json, "decode", rank, PM_PHASE_DECODE);
+    put_text(json, "forward_clock", pm_forward_clock(&rank->forward));
     put_text(json, "percentiles", rank->source);
     put_u64(json, "without_time", rank->forward.untimed);
     put_u64(json, "mismatched", rank->forward.mismatched);
@@ -76,7 +86,9 @@ static void put_rank(struct pm_json *json, const struct pm_rank_report *rank)
     put_mean_ms(json, "sample_ms", down->sample_ns, down->steps);
     put_mean_ms(json, "other_ms", down->other_ns, down->steps);
     put_mean_ms(json, "idle_ms", down->idle_ns, down->steps);
+    put_mean_ms(json, "idle_for_schedule_ms", down->waited_schedule_ns, down->steps);
     pm_json_end(json);
+    pm_device_report_json(&rank->device, json);
     pm_json_end(json);
 }
 
@@ -112,12 +124,26 @@ static void put_engine(struct pm_json *json, const struct pm_session *session, s
     put_level(json, "running", &engine->running);
     put_level(json, "waiting", &engine->waiting);
     (void)!pm_host_report_json(session, e, engine->sampler, json);
+    pm_json_key(json, "bandwidth_compute");
+    (void)!pm_compute_report_json(session, e, engine->sampler, json);
     pm_json_key(json, "kv_cache");
     pm_kv_report_json(json, &engine->kv);
     pm_json_key(json, "cuda_graphs");
     (void)!pm_graph_report_json(session, e, engine->sampler, json);
     pm_json_key(json, "moe");
     (void)!pm_moe_report_json(session, e, engine->sampler, json);
+    pm_json_key(json, "sampling");
+    (void)!pm_sampling_report_json(session, e, engine->sampler, json);
+    pm_json_key(json, "memory");
+    (void)!pm_memory_report_json(session, e, engine->sampler, json);
+    pm_json_key(json, "collectives");
+    (void)!pm_collective_report_json(session, e, engine->sampler, json);
+    pm_json_key(json, "kv_transfers");
+    (void)!pm_transfer_report_json(session, e, engine->sampler, json);
+    pm_json_key(json, "layers");
+    (void)!pm_layer_report_json(session, e, engine->sampler, json);
+    if (pm_session_setting_on(session, "spec_decode", true))
+        (void)!pm_wasted_report_json(session, e, engine->sampler, json);
     pm_json_key(json, "ranks");
     pm_json_array(json);
     for (unsigned n = 0; n < engine->n_ranks; n++)
@@ -126,7 +152,8 @@ static void put_engine(struct pm_json *json, const struct pm_session *session, s
     pm_json_end(json);
 }
 
-static void put_report(struct pm_json *json, const struct pm_report *report)
+static void put_report(struct pm_json *json, const struct pm_report *report,
+                       const struct pm_report_options *options)
 {
     const struct pm_session *session = report->session;
     const struct pm_session_info *info = pm_session_info(session);
@@ -144,10 +171,16 @@ static void put_report(struct pm_json *json, const struct pm_report *report)
         pm_json_sec6(json, sums->end_ns - info->start_mono_ns);
     else
         pm_json_null(json);
+    if (options != NULL && options->window != NULL && !options->window->whole)
+        put_text(json, "window", options->window->words);
     put_text(json, "model", pm_session_attr(session, PM_ATTR_MODEL));
     put_text(json, "vllm", pm_session_attr(session, PM_ATTR_VLLM));
     put_text(json, "device", pm_session_attr(session, PM_ATTR_DEVICE));
     put_u64(json, "processes", pm_session_process_count(session));
+    if (options != NULL && options->findings_json != NULL) {
+        pm_json_key(json, "findings");
+        options->findings_json(json, options->findings_arg);
+    }
     pm_json_key(json, "engines");
     pm_json_array(json);
     for (size_t e = 0; e < report->n_engines; e++)
@@ -160,42 +193,33 @@ static void put_report(struct pm_json *json, const struct pm_report *report)
     put_u64(json, "missing", report->hooks_missing);
     put_u64(json, "off", report->hooks_off);
     pm_json_end(json);
-    pm_json_key(json, "records");
-    pm_json_object(json);
-    put_u64(json, "readable", sums->records);
-    put_u64(json, "lost", sums->lost);
-    put_u64(json, "recycled", sums->recycled);
-    put_u64(json, "damaged_segments", sums->damaged);
-    pm_json_end(json);
-    pm_json_key(json, "own_cost");
-    pm_json_object(json);
-    put_u64(json, "hook_calls", sums->hook_calls);
-    pm_json_key(json, "hook_ms");
-    pm_json_ms3(json, sums->hook_ns);
-    pm_json_key(json, "share_pct");
-    pm_json_ratio(json, sums->hook_ns, 100, sums->observed_ns, 4);
-    put_u64(json, "faults", sums->faults);
-    pm_json_end(json);
+    pm_sums_records_json(sums, json);
+    pm_sums_cost_json(sums, json);
     pm_json_key(json, "notes");
     pm_json_array(json);
     for (size_t i = 0; i < pm_session_note_count(session); i++)
         pm_json_text(json, pm_session_note(session, i));
+    pm_put_cautions(json, session);
     pm_json_end(json);
     pm_json_end(json);
 }
 
-int pm_view_report_json(const struct pm_session *session, FILE *out, struct pm_error *err)
+int pm_view_report_json(const struct pm_session *session, const struct pm_report_options *options,
+                        FILE *out, struct pm_error *err)
 {
     struct pm_report report;
     struct pm_json json;
     struct pm_buf buf;
-    int rc = pm_report_make(&report, session);
+    int rc = options != NULL ? pm_window_apply(session, options->window, err) : 0;
 
+    if (rc != 0)
+        return rc;
+    rc = pm_report_make(&report, session);
     if (rc != 0)
         return pm_error_set(err, rc, "%s: %s", pm_session_info(session)->path, pm_strerror(rc));
     pm_buf_init(&buf, PM_VIEW_TEXT_MAX);
     pm_json_init(&json, &buf, 2);
-    put_report(&json, &report);
+    put_report(&json, &report, options);
     rc = pm_json_finish(&json);
     if (rc != 0)
         (void)pm_error_set(err, rc, "the report cannot be written: %s", pm_strerror(rc));

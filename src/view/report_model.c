@@ -37,6 +37,14 @@ static void add_sched(struct pm_engine_report *engine, const struct pm_step *ste
     add_level(&engine->tokens, step->tokens);
 }
 
+/* How much of a step's schedule() lies between from and to. */
+static uint64_t schedule_between(const struct pm_step *step, uint64_t from_ns, uint64_t to_ns)
+{
+    const uint64_t start = step->sched_start_ns, end = start + step->sched_ns;
+    const uint64_t first = start > from_ns ? start : from_ns, last = end < to_ns ? end : to_ns;
+    return step->has_sched && last > first ? last - first : 0;
+}
+
 static void add_breakdown(struct pm_breakdown *down, const struct pm_step *step,
                           uint64_t *last_end_ns)
 {
@@ -51,8 +59,10 @@ static void add_breakdown(struct pm_breakdown *down, const struct pm_step *step,
     down->post_ns += step->post_ns;
     down->sample_ns += step->sample_ns;
     down->other_ns += step->total_ns > known ? step->total_ns - known : 0;
-    if (*last_end_ns != 0 && start > *last_end_ns)
+    if (*last_end_ns != 0 && start > *last_end_ns) {
         down->idle_ns += start - *last_end_ns;
+        down->waited_schedule_ns += schedule_between(step, *last_end_ns, start);
+    }
     if (*last_end_ns == 0)
         down->span_ns = end - start;
     else if (end > *last_end_ns)
@@ -93,6 +103,7 @@ static int walk(const struct pm_session *session, size_t e, unsigned n, bool sam
             rank->timed_tokens[step.phase] += step.tokens;
         }
         add_breakdown(&rank->breakdown, &step, &last_end_ns);
+        pm_device_add(&rank->device, &step);
     }
     pm_steps_confess(steps, &rank->forward.mismatched, &rank->forward.sched_only,
                      &rank->forward.worker_only);

@@ -6,15 +6,17 @@
 #define PM_VIEW_REPORT_MODEL_H
 
 #include "view/common.h"
+#include "view/device_report.h"
 #include "view/kv.h"
 
 /* Where a worker's time went, sums in ns over its steps with tokens, by the host's clock. */
 struct pm_breakdown {
     uint64_t steps;
     uint64_t schedule_ns, pre_ns, model_ns, post_ns, sample_ns;
-    uint64_t other_ns; /* the rest of a step: between the worker's two calls */
-    uint64_t idle_ns;  /* from the end of a step to the beginning of the next */
-    uint64_t span_ns;  /* from the first step's beginning to the last one's end */
+    uint64_t other_ns;           /* the rest of a step: between the worker's two calls */
+    uint64_t idle_ns;            /* from the end of a step to the beginning of the next */
+    uint64_t waited_schedule_ns; /* of idle: the next step's schedule() */
+    uint64_t span_ns;            /* from the first step's beginning to the last one's end */
 };
 
 /* One worker of an engine. */
@@ -26,6 +28,7 @@ struct pm_rank_report {
     uint64_t timed_tokens[PM_FORWARD_PHASES];
     const char *source;
     struct pm_breakdown breakdown;
+    struct pm_device_sums device;
 };
 
 /* A level that is sampled once a step. */

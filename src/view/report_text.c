@@ -3,10 +3,20 @@
  * `run`. Names that come from the session are cleaned of control characters, for they reach a
  * terminal.
  */
+#include "view/collective.h"
+#include "view/compute.h"
+#include "view/caution.h"
+#include "view/switches.h"
 #include "view/graph.h"
 #include "view/host_report.h"
+#include "view/layer.h"
+#include "view/memory.h"
 #include "view/moe.h"
 #include "view/report_model.h"
+#include "view/transfer.h"
+#include "view/sampling.h"
+#include "view/wasted.h"
+#include "view/window.h"
 
 #include "view/custom.h"
 #include "view/encoder_decoder.h"
@@ -144,7 +154,13 @@ static void put_processes(struct page *page, const struct pm_session *session,
         put(page, "              vLLM stops its engines by a kill: what they recorded is whole\n");
 }
 
-static void put_what_ran(struct page *page, const struct pm_report *report, bool brief)
+static void put_switch(const char *sentence, void *arg)
+{
+    put_wrapped(arg, sentence, 2);
+}
+
+static void put_what_ran(struct page *page, const struct pm_report *report, bool brief,
+                         const struct pm_window *window)
 {
     const struct pm_session *session = report->session;
     const struct pm_session_info *info = pm_session_info(session);
@@ -156,6 +172,9 @@ static void put_what_ran(struct page *page, const struct pm_report *report, bool
     put(page, page->colour ? "\033[0m" : "");
     (void)pm_buf_printf(page->buf, " (%s)\n", pm_session_state_name(&report->sums));
     put_named(page, "folder", info->path);
+    for (size_t n = 0; pm_session_caution(session, n) != NULL; n++)
+        put_wrapped(page, pm_session_caution(session, n), 2);
+    pm_switches_tell(session, put_switch, page);
     if (brief)
         return;
     put_named(page, "model", or_unknown(pm_session_attr(session, PM_ATTR_MODEL)));
@@ -174,6 +193,8 @@ static void put_what_ran(struct page *page, const struct pm_report *report, bool
     snprintf(line, sizeof(line), "%s, %.1f s", start, (double)seen / 1e9);
     put_named(page, "started", line);
     put_processes(page, session, &report->sums);
+    if (window != NULL && !window->whole)
+        put_named(page, "shown", window->words);
 }
 
 /* ---- forward passes ---- */
@@ -201,6 +222,8 @@ static void put_phase(struct page *page, const char *name, const struct pm_rank_
 
 static const char *clock_words(const struct pm_forward *forward)
 {
+    if (forward->clocks[3] > 0 && forward->clocks[2] > 0)
+        return "device events, where there are any";
     if (forward->clocks[3] > 0)
         return "device events";
     if (forward->clocks[2] > 0)
@@ -301,14 +324,15 @@ static void put_breakdown(struct page *page, const struct pm_engine_report *engi
     if (down->steps == 0)
         return;
     put_heading(page, "A step's time by the host's clock: mean in ms, share of the whole");
-    put_share(page, "schedule", down->schedule_ns, down);
+    put_share(page, "schedule", down->waited_schedule_ns, down);
     put_share(page, "pre", down->pre_ns, down);
     put_share(page, "model", down->model_ns, down);
     put_share(page, "post", down->post_ns, down);
     put_share(page, "sample", down->sample_ns, down);
     put_share(page, "other", down->other_ns, down);
-    put_share(page, "idle", down->idle_ns, down);
-    put(page, "  other: between a step's two calls; idle: between steps, scheduling included.\n");
+    put_share(page, "idle", down->idle_ns - down->waited_schedule_ns, down);
+    put(page, "  schedule: while the worker had nothing to run; other: between a step's two\n"
+              "  calls; idle: the rest of the time between steps. Together the whole.\n");
 }
 
 /* ---- what was not seen, what it cost ---- */
@@ -358,15 +382,19 @@ static void put_empty(struct page *page, const struct pm_report *report)
                 2);
 }
 
-static void put_report(struct page *page, const struct pm_report *report, bool brief)
+static void put_report(struct page *page, const struct pm_report *report,
+                       const struct pm_report_options *options)
 {
+    const bool brief = options->brief;
     uint64_t steps = report->account.passes;
 
-    put_what_ran(page, report, brief);
+    put_what_ran(page, report, brief, options->window);
     for (size_t e = 0; e < report->n_engines; e++)
         steps += report->engines[e].steps;
     if (steps == 0)
         put_empty(page, report);
+    else if (options->findings_text != NULL)
+        options->findings_text(page->buf, page->colour, brief, options->findings_arg);
     for (size_t e = 0; e < report->n_engines && steps > 0; e++) {
         const struct pm_engine_report *engine = &report->engines[e];
         put_forward(page, engine, report->n_engines > 1);
@@ -375,9 +403,24 @@ static void put_report(struct page *page, const struct pm_report *report, bool b
         put_ranks(page, engine);
         put_batches(page, engine);
         put_breakdown(page, engine);
+        pm_device_report_text(&engine->ranks[engine->sampler].device,
+                              engine->ranks[engine->sampler].forward.rows, page->colour, page->buf);
+        (void)!pm_compute_report_text(report->session, e, engine->sampler, page->colour, page->buf);
         (void)!pm_host_report_text(report->session, e, engine->sampler, page->colour, page->buf);
         (void)!pm_graph_report_text(report->session, e, engine->sampler, page->colour, page->buf);
+        if (pm_session_setting_on(report->session, "spec_decode", true))
+            (void)!pm_wasted_report_text(report->session, e, engine->sampler, page->colour,
+                                         page->buf);
+        if (pm_session_setting_on(report->session, "sampling", true))
+            (void)!pm_sampling_report_text(report->session, e, engine->sampler, page->colour,
+                                           page->buf);
         (void)!pm_moe_report_text(report->session, e, engine->sampler, page->colour, page->buf);
+        (void)!pm_memory_report_text(report->session, e, engine->sampler, page->colour, page->buf);
+        (void)!pm_collective_report_text(report->session, e, engine->sampler, page->colour,
+                                         page->buf);
+        (void)!pm_transfer_report_text(report->session, e, engine->sampler, page->colour,
+                                       page->buf);
+        (void)!pm_layer_report_text(report->session, e, engine->sampler, page->colour, page->buf);
         if (engine->kv.steps > 0) {
             put_heading(page, "KV cache");
             pm_kv_report_text(page->buf, &engine->kv);
@@ -396,12 +439,15 @@ int pm_view_report_text(const struct pm_session *session, const struct pm_report
 {
     struct pm_report report;
     struct pm_buf buf;
-    int rc = pm_report_make(&report, session);
+    int rc = pm_window_apply(session, options->window, err);
 
+    if (rc != 0)
+        return rc;
+    rc = pm_report_make(&report, session);
     if (rc != 0)
         return pm_error_set(err, rc, "%s: %s", pm_session_info(session)->path, pm_strerror(rc));
     pm_buf_init(&buf, PM_VIEW_TEXT_MAX);
-    put_report(&(struct page){.buf = &buf, .colour = options->colour}, &report, options->brief);
+    put_report(&(struct page){.buf = &buf, .colour = options->colour}, &report, options);
     rc = pm_buf_status(&buf);
     if (rc != 0)
         (void)pm_error_set(err, rc, "the report cannot be written: %s", pm_strerror(rc));

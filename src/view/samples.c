@@ -19,51 +19,71 @@ void pm_samples_init(struct pm_samples *ret_samples)
 void pm_samples_release(struct pm_samples *samples)
 {
     free(samples->held);
+    free(samples->large);
     pm_samples_init(samples);
+}
+
+static void fold_one(struct pm_samples *samples, uint64_t value)
+{
+    const unsigned __int128 most = ~(unsigned __int128)0;
+    const unsigned __int128 square = (unsigned __int128)value * value;
+    if (samples->count == 0 || value < samples->min)
+        samples->min = value;
+    if (samples->count == 0 || value > samples->max)
+        samples->max = value;
+    samples->count++;
+    samples->sum += value;
+    samples->squares = samples->squares > most - square ? most : samples->squares + square;
+    pm_hist_add(&samples->hist, value);
 }
 
 /* What is held goes into the running figures; the deviation's squares stay exact far beyond any
  * duration (2^60 ns squared, 2^8 of them, then cut at the top, never wrapped). */
 static void fold(struct pm_samples *samples)
 {
-    const unsigned __int128 most = ~(unsigned __int128)0;
+    for (size_t i = 0; i < samples->n_held; i++)
+        fold_one(samples, samples->held[i]);
+    for (size_t i = 0; i < samples->n_large; i++)
+        fold_one(samples, samples->large[i]);
+    samples->n_held = samples->n_large = 0;
+    samples->exact = false;
+}
 
-    for (size_t i = 0; i < samples->n_held; i++) {
-        const uint64_t value = samples->held[i];
-        const unsigned __int128 square = (unsigned __int128)value * value;
-        if (samples->count == 0 || value < samples->min)
-            samples->min = value;
-        if (samples->count == 0 || value > samples->max)
-            samples->max = value;
-        samples->count++;
-        samples->sum += value;
-        samples->squares = samples->squares > most - square ? most : samples->squares + square;
-        pm_hist_add(&samples->hist, value);
-    }
-    samples->n_held = 0;
+/* Room for one more value of `bytes`, twice as many each time, up to `ceiling`. 0; 1: as many as
+ * may be, or as there is memory for, are held; -PM_ENOMEM: there was none for the first. */
+static int grow(void **values, size_t *capacity, size_t bytes, size_t ceiling)
+{
+    if (*capacity >= ceiling)
+        return 1;
+    size_t want = *capacity != 0 ? *capacity * 2 : 4096;
+    if (want > ceiling)
+        want = ceiling;
+    void *more = realloc(*values, want * bytes);
+    if (more == NULL)
+        return *capacity == 0 ? -PM_ENOMEM : 1;
+    *values = more;
+    *capacity = want;
+    return 0;
 }
 
 int pm_samples_add_slow(struct pm_samples *samples, uint64_t value_ns)
 {
-    if (samples->capacity < samples->ceiling) {
-        size_t want = samples->capacity != 0 ? samples->capacity * 2 : 4096;
-        if (want > samples->ceiling)
-            want = samples->ceiling;
-        uint64_t *more = realloc(samples->held, want * sizeof(*more));
-        if (more != NULL) {
-            samples->held = more;
-            samples->capacity = want;
-        } else if (samples->capacity == 0) {
-            return -PM_ENOMEM;
-        } else {
-            samples->ceiling = samples->capacity; /* as many as there was memory for */
-        }
-    }
-    if (samples->n_held == samples->capacity) {
+    const bool large = value_ns > UINT32_MAX;
+    int rc = 0;
+    if (large && samples->n_large == samples->large_capacity)
+        rc = grow((void **)&samples->large, &samples->large_capacity, sizeof *samples->large,
+                  samples->ceiling / 2);
+    else if (!large && samples->n_held == samples->capacity)
+        rc = grow((void **)&samples->held, &samples->capacity, sizeof *samples->held,
+                  samples->ceiling);
+    if (rc < 0)
+        return rc;
+    if (rc > 0)
         fold(samples);
-        samples->exact = false;
-    }
-    samples->held[samples->n_held++] = value_ns;
+    if (large)
+        samples->large[samples->n_large++] = value_ns;
+    else
+        samples->held[samples->n_held++] = (uint32_t)value_ns;
     return 0;
 }
 
@@ -71,18 +91,24 @@ int pm_samples_add_slow(struct pm_samples *samples, uint64_t value_ns)
  * median of three; falls back on sorting where that goes badly). */
 static int by_value(const void *left, const void *right)
 {
+    const uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+static int by_large_value(const void *left, const void *right)
+{
     const uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
     return a < b ? -1 : a > b;
 }
 
-static void swap(uint64_t *a, uint64_t *b)
+static void swap(uint32_t *a, uint32_t *b)
 {
-    uint64_t t = *a;
+    uint32_t t = *a;
     *a = *b;
     *b = t;
 }
 
-static void select_rank(uint64_t *values, size_t from, size_t to, size_t k)
+static void select_rank(uint32_t *values, size_t from, size_t to, size_t k)
 {
     unsigned rounds = 0;
     while (to - from > 16) {
@@ -97,7 +123,7 @@ static void select_rank(uint64_t *values, size_t from, size_t to, size_t k)
             swap(&values[to - 1], &values[from]);
         if (values[to - 1] < values[middle])
             swap(&values[to - 1], &values[middle]);
-        const uint64_t pivot = values[middle];
+        const uint32_t pivot = values[middle];
         size_t i = from, j = to - 1;
         for (;;) {
             while (values[i] < pivot)
@@ -122,59 +148,83 @@ static void select_rank(uint64_t *values, size_t from, size_t to, size_t k)
     qsort(values + from, to - from, sizeof(*values), by_value);
 }
 
-/* NumPy's default: rank q (n - 1), linear between its neighbours. done: ranks below are in place.
- */
-static double percentile(uint64_t *values, size_t n, double q, size_t *done)
+/* The value of this rank, large ones being beyond all that are held. done: the ranks of `held`
+ * below are in place. */
+static double ranked(struct pm_samples *samples, size_t rank, size_t *done)
 {
+    if (rank >= samples->n_held)
+        return (double)samples->large[rank - samples->n_held];
+    select_rank(samples->held, *done, samples->n_held, rank);
+    *done = rank;
+    return samples->held[rank];
+}
+
+/* The next one up: the least of what lies above. */
+static double next_up(struct pm_samples *samples, size_t rank)
+{
+    uint32_t *values = samples->held;
+    if (rank >= samples->n_held)
+        return (double)samples->large[rank - samples->n_held];
+    size_t at = rank;
+    for (size_t i = rank + 1; i < samples->n_held; i++)
+        if (values[i] < values[at])
+            at = i;
+    swap(&values[rank], &values[at]);
+    return values[rank];
+}
+
+/* NumPy's default: rank q (n - 1), linear between its neighbours. */
+static double percentile(struct pm_samples *samples, double q, size_t *done)
+{
+    const size_t n = samples->n_held + samples->n_large;
     const double rank = q * (double)(n - 1);
     const size_t low = (size_t)rank;
-    const double share = rank - (double)low;
+    const double share = rank - (double)low, value = ranked(samples, low, done);
 
-    select_rank(values, *done, n, low);
-    *done = low;
     if (low + 1 >= n || share <= 0.0)
-        return (double)values[low];
-    /* The next one up is the least of what lies above. */
-    uint64_t next = values[low + 1];
-    size_t at = low + 1;
-    for (size_t i = low + 2; i < n; i++)
-        if (values[i] < next) {
-            next = values[i];
-            at = i;
-        }
-    swap(&values[low + 1], &values[at]);
-    return (double)values[low] + ((double)next - (double)values[low]) * share;
+        return value;
+    return value + (next_up(samples, low + 1) - value) * share;
 }
 
 static void stats_held(struct pm_samples *samples, struct pm_stats *stats)
 {
-    uint64_t *values = samples->held;
-    const size_t n = samples->n_held;
+    const size_t n_held = samples->n_held, n_large = samples->n_large;
     unsigned __int128 sum = 0;
-    uint64_t min = values[0], max = values[0];
+    uint64_t min = UINT64_MAX, max = 0;
     double squares = 0.0;
     size_t done = 0;
 
-    for (size_t i = 0; i < n; i++) {
-        sum += values[i];
-        if (values[i] < min)
-            min = values[i];
-        if (values[i] > max)
-            max = values[i];
+    if (n_large > 0)
+        qsort(samples->large, n_large, sizeof *samples->large, by_large_value);
+    for (size_t i = 0; i < n_held; i++) {
+        const uint32_t value = samples->held[i];
+        sum += value;
+        min = value < min ? value : min;
+        max = value > max ? value : max;
     }
-    stats->count = n;
-    stats->mean = (double)sum / (double)n;
-    for (size_t i = 0; i < n; i++) {
-        const double apart = (double)values[i] - stats->mean;
+    for (size_t i = 0; i < n_large; i++)
+        sum += samples->large[i];
+    if (n_large > 0) {
+        max = samples->large[n_large - 1];
+        min = n_held == 0 ? samples->large[0] : min;
+    }
+    stats->count = n_held + n_large;
+    stats->mean = (double)sum / (double)stats->count;
+    for (size_t i = 0; i < n_held; i++) {
+        const double apart = (double)samples->held[i] - stats->mean;
         squares += apart * apart;
     }
-    stats->std = sqrt(squares / (double)n);
+    for (size_t i = 0; i < n_large; i++) {
+        const double apart = (double)samples->large[i] - stats->mean;
+        squares += apart * apart;
+    }
+    stats->std = sqrt(squares / (double)stats->count);
     stats->min = (double)min;
     stats->max = (double)max;
-    stats->p50 = percentile(values, n, 0.50, &done);
-    stats->p90 = percentile(values, n, 0.90, &done);
-    stats->p95 = percentile(values, n, 0.95, &done);
-    stats->p99 = percentile(values, n, 0.99, &done);
+    stats->p50 = percentile(samples, 0.50, &done);
+    stats->p90 = percentile(samples, 0.90, &done);
+    stats->p95 = percentile(samples, 0.95, &done);
+    stats->p99 = percentile(samples, 0.99, &done);
 }
 
 static void quantiles(const struct pm_hist *hist, struct pm_stats *stats)
@@ -191,7 +241,7 @@ void pm_samples_stats(struct pm_samples *samples, struct pm_stats *ret_stats)
     struct pm_stats stats = {.exact = samples->exact};
 
     if (samples->exact) {
-        if (samples->n_held > 0)
+        if (samples->n_held + samples->n_large > 0)
             stats_held(samples, &stats);
     } else {
         fold(samples);

@@ -12,11 +12,13 @@
 #include "base/error.h"
 #include "session/layout.h"
 
-#define PM_SAMPLES_MAX (32u << 20) /* held exactly: 256 MiB; more are only counted in buckets */
+#define PM_SAMPLES_MAX (32u << 20) /* held exactly: 128 MiB; more are only counted in buckets */
 
 struct pm_samples {
-    uint64_t *held; /* ns, in order of arrival until sorted by pm_samples_stats */
+    uint32_t *held; /* ns, those below 2^32, in order of arrival until pm_samples_stats */
     size_t n_held, capacity, ceiling;
+    uint64_t *large; /* ns, the others */
+    size_t n_large, large_capacity;
     bool exact; /* every sample is held */
     uint64_t count, min, max;
     unsigned __int128 sum, squares;
@@ -37,9 +39,9 @@ PM_MUST_USE int pm_samples_add_slow(struct pm_samples *samples, uint64_t value_n
 
 static inline int pm_samples_add(struct pm_samples *samples, uint64_t value_ns)
 {
-    if (__builtin_expect(samples->n_held == samples->capacity, 0))
+    if (__builtin_expect(samples->n_held == samples->capacity || value_ns > UINT32_MAX, 0))
         return pm_samples_add_slow(samples, value_ns);
-    samples->held[samples->n_held++] = value_ns;
+    samples->held[samples->n_held++] = (uint32_t)value_ns;
     return 0;
 }
 

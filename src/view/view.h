@@ -69,9 +69,19 @@ PM_MUST_USE int pm_export_native(const struct pm_session *session, enum pm_nativ
 
 /* ---- Text and JSON reports (report.c) ---- */
 
+struct pm_window;
+struct pm_buf;
+struct pm_json;
+
 struct pm_report_options {
     bool colour; /* ANSI colours: only when writing to a terminal that wants them */
     bool brief;  /* the few lines that `profilemate run` ends with */
+    const struct pm_window *window; /* the part to show, see view/window.h; NULL: the whole, or the
+                                       window that was laid over the session before */
+    /* Both NULL, or what the room `explain` made: text that follows what ran; writes one value. */
+    void (*findings_text)(struct pm_buf *buf, bool colour, bool brief, void *arg);
+    void (*findings_json)(struct pm_json *json, void *arg);
+    void *findings_arg;
 };
 
 /* What ran, forward passes by phase, batches, time breakdown, queues, hooks, losses and own cost;
@@ -80,8 +90,10 @@ PM_MUST_USE int pm_view_report_text(const struct pm_session *session,
                                     const struct pm_report_options *options, FILE *out,
                                     struct pm_error *err);
 
-/* The same figures as one JSON object, for scripts. */
-PM_MUST_USE int pm_view_report_json(const struct pm_session *session, FILE *out,
+/* The same figures as one JSON object, for scripts. options may be NULL; colour and brief count for
+ * nothing. */
+PM_MUST_USE int pm_view_report_json(const struct pm_session *session,
+                                    const struct pm_report_options *options, FILE *out,
                                     struct pm_error *err);
 
 /* metadata.json as the full preset writes it. */
@@ -114,6 +126,10 @@ int pm_session_preset(const struct pm_session *session);
  * every process where none is known, closed its file), "killed" (one did not), "empty" (no process
  * has written yet). */
 const char *pm_session_state(const struct pm_session *session);
+
+/* An engine core's file has no end, and a front end saw its engine core gone before it began to end
+ * itself: not one that vLLM ended, which it does by SIGKILL too. */
+bool pm_engine_died(const struct pm_session *session);
 
 /* How a process stands, in words: "running", "closed", "killed". */
 const char *pm_life_name(enum pm_life life);

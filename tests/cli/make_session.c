@@ -4,8 +4,10 @@
  *   make_session [key=value]...
  *     dir=DIR      where sessions go (default: VLLM_PROFILING_DIR)
  *     steps=N      engine steps to record (default 10; every fourth is a prefill)
- *     end=close    ends its file; kill: SIGKILL to itself; hold: waits for the end of stdin, then
- *                  closes; none: the folder only
+ *     end=close    ends its file; kill, fault: SIGKILL, SIGSEGV to itself; hold: waits for the end
+ *                  of stdin, then closes; none: the folder only
+ *     more=N       with end=hold: each line of stdin records so many steps more and is answered
+ *     ceiling_mb=N ceiling of the records (default 64)
  *     role=engine  what the process is, or frontend
  *     name=NAME    of the folder, instead of the time
  *     start=SEC    seconds since 1970 at which it began
@@ -26,6 +28,7 @@
 #include "recorder/birth.h"
 #include "recorder/recorder.h"
 #include "session/attrs.h"
+#include "session/doing.h"
 
 #define F(member, type, unit, kind, agg)                                                           \
     PM_FIELD(struct pm_sched_step, member, type, unit, kind, agg, "as the probe says")
@@ -137,6 +140,21 @@ static void record_step(struct pm_recorder *rec, uint64_t step, uint64_t at_ns)
     }
 }
 
+/* Until the end of stdin; each line of it asks for more steps. */
+static void hold(struct pm_recorder *rec)
+{
+    static uint64_t step = 1000000;
+    const uint64_t more = strtoull(arg("more", "0"), NULL, 10);
+    for (int c = getchar(); c != EOF; c = getchar()) {
+        if (c != '\n')
+            continue;
+        for (uint64_t i = 0; i < more; i++, step++)
+            record_step(rec, step, pm_clock_now_ns());
+        printf("%llu\n", (unsigned long long)step);
+        fflush(stdout);
+    }
+}
+
 static void say_attributes(struct pm_recorder *rec)
 {
     pm_recorder_attr(rec, PM_ATTR_PROFILEMATE, PM_VERSION);
@@ -156,7 +174,7 @@ int main(int argc, char **argv)
     static const struct pm_schema *const schemas[] = {&sched_schema, &worker_schema};
     struct pm_birth birth;
     struct pm_error err = {""};
-    struct pm_recorder *rec;
+    struct pm_recorder *rec = NULL;
     char dir[4096];
     bool made, fallback;
     n_args = argc;
@@ -186,7 +204,7 @@ int main(int argc, char **argv)
             .token = birth.token,
             .schemas = schemas,
             .n_schemas = 2,
-            .ceiling_bytes = 64u << 20,
+            .ceiling_bytes = strtoull(arg("ceiling_mb", "64"), NULL, 10) << 20,
             .segment_bytes = PM_SEGMENT_BYTES_MIN,
             .file_mode = 0600,
         };
@@ -199,6 +217,7 @@ int main(int argc, char **argv)
         uint64_t begin_ns = pm_clock_now_ns();
         for (uint64_t i = 0; i < steps; i++)
             record_step(rec, i, begin_ns + i * 3000000);
+        pm_recorder_doing(rec, PM_DOING_MODEL, begin_ns + steps * 3000000);
         atomic_fetch_add(&pm_recorder_head(rec)->lost[PM_STREAM_CORE],
                          strtoull(arg("lost", "0"), NULL, 10));
         atomic_fetch_add(&pm_recorder_head(rec)->faults, strtoull(arg("faults", "0"), NULL, 10));
@@ -207,9 +226,10 @@ int main(int argc, char **argv)
     fflush(stdout);
     if (strcmp(end, "kill") == 0)
         kill(getpid(), SIGKILL);
+    if (strcmp(end, "fault") == 0)
+        kill(getpid(), SIGSEGV);
     if (strcmp(end, "hold") == 0)
-        while (getchar() != EOF)
-            ;
+        hold(rec);
     if (strcmp(end, "none") != 0)
         pm_recorder_close(rec);
     return 0;

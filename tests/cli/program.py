@@ -29,7 +29,7 @@ class Cli:
         return {name: value for name, value in merged.items() if value is not None}
 
     def __call__(self, *args: str | bytes | Path, env: dict | None = None, **kwargs) -> subprocess.CompletedProcess:
-        kwargs.setdefault("timeout", 60)
+        kwargs.setdefault("timeout", 180)
         kwargs.setdefault("stdin", subprocess.DEVNULL)
         kwargs.setdefault("cwd", self.tmp)
         if "stdout" not in kwargs:
@@ -52,7 +52,7 @@ class Cli:
             env=self.environment(),
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=180,
         )
         assert made.stdout, f"make_session failed: {made.stderr}"
         return Path(made.stdout.strip())

@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import pty
 import signal
+import subprocess
+import time
 
 import pytest
 from program import one_sentence
@@ -157,16 +160,15 @@ def test_another_users_session_is_not_written_into(cli, tmp_path):
 
 def test_the_report_of_a_session_and_of_a_running_one(cli):
     cli.make_session("steps=8")
-    for words in ((), ("--text",)):
-        shown = cli("report", *words)
-        assert (shown.returncode, shown.stderr) == (0, "")
-        assert "made-up/model" in shown.stdout and "prefill" in shown.stdout
+    shown = cli("report", "--text")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "made-up/model" in shown.stdout and "prefill" in shown.stdout
     _, process = cli.hold_session("steps=8")
-    shown = cli("report")
+    shown = cli("report", "--text")
     assert shown.returncode == 0 and "running" in shown.stdout
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert "killed" in cli("report").stdout
+    assert "killed" in cli("report", "--text").stdout
 
 
 def test_the_report_as_json_and_in_brief(cli):
@@ -174,10 +176,131 @@ def test_the_report_as_json_and_in_brief(cli):
     shown = cli("report", "--json")
     assert shown.returncode == 0
     assert isinstance(json.loads(shown.stdout), dict)
-    brief, full = cli("report", "--brief").stdout, cli("report").stdout
+    brief, full = cli("report", "--brief").stdout, cli("report", "--text").stdout
     assert 0 < len(brief) < len(full)
 
 
 def test_the_report_of_no_session(cli):
     shown = cli("report")
     assert shown.returncode == 1 and "there is no session" in one_sentence(shown.stderr)
+
+
+# ---- other formats, and parts ----
+
+
+def test_a_timeline_goes_to_a_file_a_folder_or_stdout(cli, tmp_path):
+    session = cli.make_session("steps=12")
+    shown = cli("export", "--format=chrome", "--out", tmp_path / "trace.json")
+    assert shown.returncode == 0 and f"{tmp_path}/trace.json" in shown.stderr
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert sum(event["ph"] == "X" and event["name"] == "schedule" for event in events) == 12
+    assert cli("export", "--format=perfetto", "--quiet", "--out", tmp_path).stderr == ""
+    assert (tmp_path / f"{session.name}.pftrace").stat().st_size > 1000
+    with open(tmp_path / "redirected", "wb") as out:
+        assert cli("export", "--format=perfetto", stdout=out).returncode == 0
+    assert (tmp_path / "redirected").read_bytes() == (tmp_path / f"{session.name}.pftrace").read_bytes()
+    assert oct((tmp_path / "trace.json").stat().st_mode & 0o777) == "0o600"
+
+
+def test_metrics_end_with_the_formats_mark(cli):
+    cli.make_session("steps=12")
+    shown = cli("export", "--format=openmetrics")
+    assert shown.returncode == 0 and shown.stdout.endswith("\n# EOF\n")
+    assert 'profilemate_steps_total{model_name="made-up/model",engine="0",phase="prefill"} 3' in shown.stdout
+    shown = cli("export", "--format=openmetrics", "--series=1h")
+    assert shown.stdout.endswith("\n# EOF\n") and "# TYPE profilemate_schedule_seconds summary" in shown.stdout
+
+
+@pytest.mark.parametrize("format", ["json", "csv-native", "chrome", "seed"])
+def test_a_part_of_a_session(cli, tmp_path, format):
+    cli.make_session("steps=12")
+    out = tmp_path / "part"
+    shown = cli("export", f"--format={format}", "--steps=2:5", "--out", out)
+    assert shown.returncode == 0, shown.stderr
+    if format == "json":
+        rows = [json.loads(line) for line in (out / "steps.jsonl").read_text().splitlines()]
+        assert [row["step"] for row in rows] == [2, 3, 4, 5]
+    elif format == "csv-native":
+        with open(out / "steps.csv", newline="") as lines:
+            assert [row["step"] for row in csv.DictReader(lines)] == ["2", "3", "4", "5"]
+    elif format == "chrome":
+        events = json.loads(out.read_text())["traceEvents"]
+        assert [e["args"]["step"] for e in events if e["name"] == "schedule"] == [2, 3, 4, 5]
+    else:
+        assert len(rows_of(out)) == 4
+
+
+def test_what_does_not_go_together(cli, tmp_path):
+    cli.make_session()
+    for words, said in (
+        (("--format=svg",), "--format=svg is not known"),
+        (("--format=chrome", "--preset=full"), "leave it out with --format=chrome"),
+        (("--format=json", "--series=1s"), "--series belongs to --format=openmetrics"),
+        (("--format=json", "--python=x"), "--python belongs to"),
+        (("--format=openmetrics", "--series=soon"), "--series=soon is no interval"),
+        (("--format=arrow",), "say where with --out DIR"),
+        (("--last=5s",), "say where they go with --out DIR"),
+    ):
+        shown = cli("export", *words)
+        assert shown.returncode == 2 and said in shown.stderr, words
+    shown = cli("export", "--format=json", "--last=soon")
+    assert shown.returncode == 1 and "--last soon" in one_sentence(shown.stderr)
+    shown = cli("export", "--format=openmetrics", "--series=1ms", "--out", tmp_path / "metrics")
+    assert shown.returncode in (0, 1) and "Traceback" not in shown.stderr
+
+
+def test_a_full_disk_is_told(cli):
+    cli.make_session("steps=400")
+    for format in ("chrome", "perfetto", "openmetrics"):
+        shown = cli("export", f"--format={format}", stdout=open("/dev/full", "w"))
+        assert shown.returncode == 1, format
+        one_sentence(shown.stderr)
+
+
+def at_a_terminal(cli, *words, stdout=None, **env):
+    """Starts the program with standard error on a terminal; the process, and the terminal's other end."""
+    master, slave = pty.openpty()
+    process = cli.start(*words, stdout=slave if stdout is None else stdout, stderr=slave, env={"TERM": "xterm", **env})
+    os.close(slave)
+    return process, master
+
+
+def said_on(master, until=None):
+    """What the terminal shows: to its end, or as soon as these words are there."""
+    said = b""
+    while until is None or until not in said:
+        try:
+            said += os.read(master, 4096)
+        except OSError:  # the other end is closed
+            break
+    return said.decode()
+
+
+def test_a_timeline_is_not_for_a_terminal(cli):
+    cli.make_session()
+    process, master = at_a_terminal(cli, "export", "--format=perfetto")
+    assert "give --out FILE or redirect it" in said_on(master)
+    assert process.wait(180) == 2
+    os.close(master)
+
+
+def test_long_work_shows_how_far_it_is(cli):
+    """Standard output is not read before the bar is there: so the work takes as long as it has to."""
+    cli.make_session("steps=20000")
+    process, master = at_a_terminal(cli, "export", "--format=json", stdout=subprocess.PIPE)
+    said = said_on(master, until=b" %")
+    assert "export [" in said
+    assert len(process.stdout.read().splitlines()) == 60000
+    assert said_on(master).endswith("\r\x1b[K")
+    assert process.wait(180) == 0
+    os.close(master)
+
+
+def test_no_bar_where_it_would_do_harm(cli):
+    cli.make_session("steps=20000")
+    process, master = at_a_terminal(cli, "export", "--format=json", stdout=subprocess.PIPE, TERM="dumb")
+    time.sleep(1.3)  # the bar would be there by now: nothing has been read
+    process.stdout.read()
+    assert said_on(master) == ""
+    assert process.wait(180) == 0
+    os.close(master)

@@ -6,9 +6,9 @@ import re
 import subprocess
 
 import pytest
-from program import PROGRAM, one_sentence
+from program import PROGRAM, ROOT, one_sentence
 
-COMMANDS = ("run", "env", "sessions", "export", "report", "trace", "doctor", "help")
+COMMANDS = tuple(re.findall(r"^X\((\w+),", (ROOT / "src" / "cmd" / "cmds.def").read_text(), re.M))
 
 
 def test_all_commands_are_listed(cli):
@@ -44,6 +44,11 @@ def test_without_a_command_it_shows_them_and_fails(cli):
     assert shown.stdout == "" and "usage: profilemate" in shown.stderr
 
 
+def test_help_as_an_option(cli):
+    shown = cli("help").stdout
+    assert cli("--help").stdout == cli("-h").stdout == shown
+
+
 @pytest.mark.parametrize(
     "typed, meant", [("rn", "run"), ("runn", "run"), ("session", "sessions"), ("exprot", "export"), ("docter", "doctor")]
 )
@@ -57,6 +62,7 @@ def test_nothing_is_suggested_for_what_is_near_to_nothing(cli):
     shown = cli("frobnicate")
     assert shown.returncode == 2
     assert one_sentence(shown.stderr) == "profilemate: there is no command `frobnicate`"
+    assert one_sentence(cli("x" * 5000).stderr).startswith("profilemate: there is no command `xxx")
     assert cli("--frobnicate").returncode == 2
     assert cli("help", "frobnicate").returncode == 2
 
@@ -81,18 +87,50 @@ MISUSES = [
     (("sessions", "--prune", "--older-than", "7"), "--older-than=7 is not valid"),
     (("sessions", "--prune", "--older-than", "d"), "--older-than=d is not valid"),
     (("sessions", "here"), "does not know what to do with here"),
-    (("export", "--format", "xml"), "--format=xml is not known, give seed, json or csv-native"),
+    (("export", "--format", "xml"), "--format=xml is not known, give seed, json, csv-native"),
     (("export", "--format", "json", "--preset", "full"), "leave it out with --format=json"),
     (("export", "a", "b"), "does not know what to do with b"),
+    (("functions", "--format", "xml"), "--format=xml is not known, give table, csv, json, folded or chrome"),
+    (("functions", "--sort", "age"), "--sort=age is not known"),
+    (("functions", "--format", "folded", "--limit", "3"), "do not go with --format=folded"),
     (("report", "--json", "--text"), "choose one"),
     (("doctor", "a", "b"), "a command goes after `--`"),
     (("doctor", "a", "--", "b"), "do not go together"),
     (("doctor", "--python", "python3", "a"), "--python does not go with a session"),
     (("doctor", "--dir", "x"), "--dir goes with a session"),
+    (("export", "--format", "parquet", "--partition", "--last", "3s", "--out", "x"), "leave out --last, --steps and --request"),
+    (("set",), "nothing is to be set"),
+    (("serve", "--listen", "[::1"), "--listen=[::1 is not valid, give ADDR:PORT or [ADDR6]:PORT"),
+    (("top", "--count=x"), "--count=x is not valid, give a whole number"),
+    (("fleet",), "no query"),
+    (("fleet", "--on=sql", "slo", "lake"), "--on=sql is not known, give duckdb or spark"),
+    (("fleet", "--format=xml", "slo", "lake"), "--format=xml is not known, give table, csv, html or json"),
+    (("fleet", "--list", "--sql"), "two things, give one"),
+    (("fleet", "--list", "slo", "lake"), "--list asks no lake"),
+    (("fleet", "--sql", "slo", "lake"), "--sql asks no lake"),
+    (("fleet", "--sql"), "--sql of which query?"),
+    (("fleet", "slo"), "no lake to ask"),
+    (("fleet", "--master=local", "slo", "lake"), "--master belongs to --on=spark"),
+    (("fleet", "--master=local", "--on=duckdb", "slo", "lake"), "--master belongs to --on=spark"),
+    (("fleet", "-p", "=3", "slo", "lake"), "--param==3 is no NAME=VALUE"),
+    (("fleet", "-p", "n", "slo", "lake"), "--param=n is no NAME=VALUE"),
+    (("fleet", *(["-p", "a=b"] * 33), "slo", "lake"), "--param more than 32 times"),
+    (("ship",), "ship needs"),
+    (("ship", "--fetch", "--list", "a"), "two things, give one"),
+    (("ship", "--fetch", "--delete", "a", "b"), "--fetch goes with none of"),
+    (("ship", "--list", "--all", "a"), "--list goes with none of"),
+    (("ship", "--fetch", "a"), "takes the URL of a session and a folder"),
+    (("ship", "--list", "a", "b"), "--list takes a target"),
+    (("ship", "--all", "a", "b"), "--all takes a target and no session"),
+    (("ship", "http://host/x"), "http://host/x is no target"),
+    (("ship", "--interval=3s", "file:///x"), "--interval belongs to --watch"),
+    (("ship", "--for=3s", "file:///x"), "--for belongs to --watch"),
+    (("ship", "--watch", "--for=", "file:///x"), "--for= is no time"),
+    *((("ship", "--watch", f"--interval={text}", "file:///x"), f"--interval={text} is no time") for text in ("5x", "5ss", "nan", "inf", "-1", "0", "1e9")),
 ]
 
 
-@pytest.mark.parametrize("words, says", MISUSES, ids=[" ".join(words) for words, _ in MISUSES])
+@pytest.mark.parametrize("words, says", MISUSES, ids=[" ".join(words)[:60] for words, _ in MISUSES])
 def test_a_misuse_says_what_where_and_what_to_do(cli, words, says):
     shown = cli(*words)
     assert shown.returncode == 2, shown.stderr
@@ -120,7 +158,7 @@ def on_terminal(cli, *words, **env) -> str:
             shown += chunk
     except OSError:  # EIO: the other end is closed
         pass
-    process.wait(timeout=30)
+    process.wait(timeout=180)
     os.close(parent)
     return shown.decode()
 

@@ -92,7 +92,7 @@ def test_a_page_formats_without_a_warning(page):
     if groff is None:
         pytest.skip("groff is not installed")
     shown = subprocess.run(
-        [groff, "-t", "-man", "-Tutf8", "-ww", page], capture_output=True, text=True, encoding="utf-8", timeout=60
+        [groff, "-t", "-man", "-Tutf8", "-ww", page], capture_output=True, text=True, encoding="utf-8", timeout=180
     )
     assert (shown.returncode, shown.stderr) == (0, "")
     assert f"{page.stem.upper()}({page.suffix[1:]})" in shown.stdout
@@ -128,3 +128,68 @@ def test_the_formats_page_has_the_offsets_of_the_layout(tmp_path):
     page = plain((MAN / "profilemate-session.5").read_text())
     rows = re.findall(r"^(\d+)@([^@]+)@", page, re.M)
     assert [f"{offset} {sizes[kind]}" for offset, kind in rows] == compiled.split("\n")[:-1]
+
+
+# ---- environment variables and exit codes: those of the code and those of the pages ----
+
+# Read by the code and told nowhere, each for a reason.
+NOT_FOR_USERS = {
+    "PROFILEMATE_RUN": "`run` sets it for its command",
+    "PROFILEMATE_PRESET": "a setting, by its other spelling",
+    "PROFILEMATE_TEST_DRIVER": "stands for the device's library in tests",
+}
+
+
+def all_pages() -> str:
+    return "\n".join(plain(page.read_text()) for page in sorted(MAN.iterdir()))
+
+
+def variables_of_the_code() -> set[str]:
+    found = set()
+    for path in (ROOT / "src").rglob("*.c"):
+        found |= set(re.findall(r'getenv\("([A-Z][A-Z0-9_]+)"\)', path.read_text()))
+    return found
+
+
+def test_every_variable_that_is_read_is_in_the_manual():
+    read, told = variables_of_the_code(), all_pages()
+    assert len(read) > 10
+    missing = {name for name in read - set(NOT_FOR_USERS) if not re.search(rf"(?<![A-Z_]){name}(?![A-Z_])", told)}
+    assert missing == set()
+    assert set(NOT_FOR_USERS) <= read | {"PROFILEMATE_TEST_DRIVER"}
+
+
+def test_every_variable_of_the_manual_is_read():
+    code = "\n".join(p.read_text() for p in (ROOT / "src").rglob("*") if p.suffix in (".c", ".h", ".def", ".py"))
+    for page in sorted(MAN.iterdir()):
+        section = re.search(r"^\.SH ENVIRONMENT\n(.*?)(?=^\.SH |\Z)", page.read_text(), re.M | re.S)
+        tags = re.findall(r"^\.TP\n(.*)$", plain(section.group(1)), re.M) if section else []
+        for name in re.findall(r"[A-Z][A-Z0-9_]{2,}(?<!_)", " ".join(tags)):
+            known = name in code or name.removeprefix("VLLM_PROFILING_") in code
+            assert known, f"{page.name}: nothing reads {name}"
+
+
+def test_exit_codes_are_those_of_the_code():
+    header = (ROOT / "src" / "cmd" / "cmd.h").read_text()
+    codes = {name: int(value) for name, value in re.findall(r"^    PM_EXIT_(\w+) = (\d+),", header, re.M)}
+    assert codes.keys() >= {"OK", "FAILED", "MISUSE"}
+    used = {
+        path.stem: set(re.findall(r"PM_EXIT_(\w+)", path.read_text())) for path in (ROOT / "src" / "cmd").glob("*.c")
+    }
+    for command in COMMANDS:
+        page = plain((MAN / f"profilemate-{command}.1").read_text())
+        section = re.search(r"^\.SH EXIT STATUS\n(.*?)(?=^\.SH |\Z)", page, re.M | re.S)
+        assert section, f"profilemate-{command}.1 has no EXIT STATUS"
+        told = {int(n) for n in re.findall(r"(?<![\d+-])\d+\b", section.group(1))}
+        special = {codes[name] for name in used.get(command, set()) - {"OK", "FAILED", "MISUSE"}}
+        own = {126, 127, 128} if command == "run" else set()
+        assert told >= {codes["MISUSE"]} | special, command
+        assert told <= {codes["OK"], codes["FAILED"], codes["MISUSE"]} | special | own, command
+
+
+def test_a_misuse_is_2_and_a_failure_1(cli):
+    for command in COMMANDS:
+        shown = cli(command, "--no-such-option")
+        assert shown.returncode == 2 and shown.stderr.startswith("profilemate"), command
+    assert cli("no-such-command").returncode == 2
+    assert cli("report", "--text", "no-such-session").returncode == 1

@@ -75,7 +75,7 @@ def test_an_engine_that_vllm_killed_does_not_make_the_session_killed(cli):
         session = listed(cli)[0]
         assert session["processes"] == 2
         assert json.loads((Path(session["path"]) / "metadata.json").read_text())["state"] == session["state"]
-        return session["state"], cli("report", session["path"]).stdout
+        return session["state"], cli("report", "--text", session["path"]).stdout
 
     word, report = state("close")
     assert word == "ended" and "1 closed 1 killed" in report and "vLLM stops its engines by a kill" in report
@@ -286,7 +286,7 @@ def test_something_mounted_in_a_session_stays(cli, tmp_path):
         f'"{PROGRAM}" sessions --prune --keep-mb 0; echo code $?; cat "{cli.sessions}"/.rem*/mount/file'
     )
     shown = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", command], env=cli.environment(), capture_output=True, text=True, timeout=60
+        ["unshare", "--mount", "sh", "-c", command], env=cli.environment(), capture_output=True, text=True, timeout=180
     )
     if "code" not in shown.stdout:
         pytest.skip(f"mounts may not be made here: {shown.stderr}")

@@ -329,6 +329,19 @@ def test_diff(cli, trace):
     assert len(cpu) > 5 and {r["change_us"] for r in cpu} == {"0.000"}
 
 
+@pytest.mark.parametrize("by", ["cpu", "self_cpu", "device", "self_device"])
+def test_diff_says_by_what(cli, trace, by):
+    """Of the same table as --sort shows of one trace."""
+    before, after = trace(server(), "a.json"), trace(server(slow=2.5), "b.json")
+    changes = json.loads(cli("trace", "diff", "--by", by, "--format", "json", before, after).stdout)
+    assert changes["metric"] == by
+    column = f"{by}_us"
+    for path, side in ((before, "before_us"), (after, "after_us")):
+        table = {(row["name"], row["on"]): float(row[column]) for row in rows(cli("trace", "--format", "csv", path))}
+        told = {(c["name"], c["on"]): c[side] for c in changes["changes"]}
+        assert {key: table[key] for key in told} == told
+
+
 def test_diff_of_what_comes_and_goes(cli, trace):
     before = trace({"traceEvents": [x("cpu_op", "gone", 1, 0, 5), x("cpu_op", "same", 1, 10, 5)]}, "a.json")
     after = trace({"traceEvents": [x("cpu_op", "new", 1, 0, 7), x("cpu_op", "same", 1, 10, 5)]}, "b.json")

@@ -5,6 +5,7 @@ A block of ```bash or ```python is run. Where it is run says a comment on the li
     (none)                          in a copy of the folder of a session with the preset full, exported
     <!-- test: session simple -->   the same of the preset simple
     <!-- test: traces -->           in a folder with traces of torch's profiler, with the Python package to be imported
+    <!-- test: package -->          in the folder of a session, with the Python package and all that reads its tables
     <!-- test: checkout -->         in the checkout
     <!-- test: serve -->            starts a server that stays: MODEL becomes a tiny model; requests are sent, and
                                     Ctrl+C is pressed when the `while serving` blocks that follow have been run
@@ -29,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("bash", "sh", "python")
 WORDS = re.compile(
-    r"(session( simple| full)?|traces|checkout|serve( once)?|while serving|exit \d+|slow|console|"
+    r"(session( simple| full)?|traces|package|checkout|serve( once)?|while serving|exit \d+|slow|console|"
     r"header( simple)? \S+|skip: .+)"
 )
 

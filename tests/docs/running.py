@@ -60,7 +60,7 @@ class Terminal(serving.Server):
 
     def press_ctrl_c(self) -> int:
         os.write(self.keyboard, b"\x03")
-        code = self.popen.wait(90)
+        code = self.popen.wait(180)
         self.wait_gone(90)
         return code
 
@@ -168,7 +168,7 @@ class World:
         sessions = self.fresh("copy")
         session = shutil.copytree(served.session, sessions / served.session.name)
         done = subprocess.run(
-            [serving.PROGRAM, "export", "--quiet", session], capture_output=True, text=True, timeout=60
+            [serving.PROGRAM, "export", "--quiet", session], capture_output=True, text=True, timeout=180
         )
         assert done.returncode == 0, done.stderr
         return session

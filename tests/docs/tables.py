@@ -69,7 +69,36 @@ def settings() -> str:
     )
 
 
-TABLES = {"hooks": hooks, "commands": commands, "settings": settings}
+def rules() -> str:
+    return table(
+        ["rule", "area", "what it says"],
+        [[f"[`{name}`](#{name})", area, says] for name, area, _, says in rows_of(RULES, "PM_RULE")],
+    )
+
+
+def limits() -> str:
+    return table(
+        ["threshold", "value", "what it means"],
+        [[f"`{name}`", f"{value} {unit}".strip(), says] for name, value, unit, says in rows_of(RULES, "PM_LIMIT")],
+    )
+
+
+def metrics() -> str:
+    """What `export --format openmetrics` and `serve` have; a family of several rows is one."""
+    families: dict[str, list[str]] = {}
+    for path, macro, where in (
+        (ROOT / "src/view/openmetrics.def", "M", "`export`, `serve`"),
+        (ROOT / "src/serve/metrics.def", "S", "`serve`"),
+    ):
+        for row in rows_of(path, macro):
+            kind = {"COUNTER": "counter", "TIME": "histogram", "INFO": "info"}.get(row[1], "gauge")
+            name = row[0] + {"counter": "_total", "info": "_info"}.get(kind, "")
+            families.setdefault(name, [f"`profilemate_{name}`", kind, where, row[-1]])
+    return table(["metric", "type", "of", "what"], list(families.values()))
+
+
+RULES = ROOT / "src/explain/rules.def"
+TABLES = {"hooks": hooks, "commands": commands, "settings": settings, "rules": rules, "limits": limits, "metrics": metrics}
 
 
 def updated(text: str) -> str:

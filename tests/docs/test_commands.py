@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 from blocks import ROOT, Unit, all_units, documents, parse
@@ -35,8 +37,14 @@ def test_block(unit, world, session_of):
         package = {"PYTHONPATH": str(ROOT / "python"), "PROFILEMATE_PROGRAM": str(serving.PROGRAM)}
         world.run(block, world.fresh("sessions"), world.traces(), **package)
         return
+    package = {}
+    if block.asks("package"):
+        python = os.environ.get("PM_PACKAGE_PYTHON")
+        if python is None:
+            pytest.skip("no environment with pyarrow, polars and DuckDB: ./test makes it, or set PM_PACKAGE_PYTHON")
+        package = {"PYTHONPATH": str(serving.BUILD / "python"), "PATH": f"{Path(python).parent}:{os.environ['PATH']}"}
     session = world.copy_of(session_of("simple" if block.asks("session simple") else "full"))
-    world.run(block, session.parent, ROOT if block.asks("checkout") else session)
+    world.run(block, session.parent, ROOT if block.asks("checkout") else session, **package)
 
 
 def check_console(block, text: str, errors: str) -> None:

@@ -56,7 +56,7 @@ def test_the_readme_has_the_files_that_a_session_has(preset, session_of, world):
 
 @functools.cache
 def options_of(command: str) -> set[str]:
-    shown = subprocess.run([serving.PROGRAM, *command.split(), "--help"], capture_output=True, text=True, timeout=60)
+    shown = subprocess.run([serving.PROGRAM, *command.split(), "--help"], capture_output=True, text=True, timeout=180)
     assert shown.returncode == 0, f"there is no `profilemate {command}`: {shown.stderr}"
     found = set()
     for both, name in re.findall(r"--(\[no-\])?([a-z][a-z-]*)", shown.stdout):
@@ -81,7 +81,7 @@ def group_of(words: list[str]) -> str:
     """The sub-command, also where it has two words."""
     two = " ".join(words[:2])
     if len(words) > 1 and re.fullmatch(r"[a-z]+", words[1]):
-        shown = subprocess.run([serving.PROGRAM, *words[:2], "--help"], capture_output=True, text=True, timeout=60)
+        shown = subprocess.run([serving.PROGRAM, *words[:2], "--help"], capture_output=True, text=True, timeout=180)
         if shown.returncode == 0 and shown.stdout.startswith(f"usage: profilemate {two} "):
             return two
     return words[0]
@@ -131,7 +131,7 @@ def test_when_it_is_active(command, on, world, tmp_path):
     environment = world.environment(tmp_path / "sessions", PYTHONPATH=str(serving.BUILD / "site"))
     shown = subprocess.run(
         [serving.PROGRAM, "doctor", "--json", "--", *shlex.split(command)],
-        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     (verdict,) = [check for check in json.loads(shown.stdout)["checks"] if check["id"] == "gate"]
     assert (verdict["status"] == "ok") == on, verdict

@@ -78,7 +78,7 @@ class ForkServer:
     def close(self) -> None:
         self.popen.stdin.close()
         try:
-            self.popen.wait(20)
+            self.popen.wait(180)
         finally:
             serving.kill_session(self.popen.pid)
             self.errors.close()

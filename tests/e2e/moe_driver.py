@@ -8,13 +8,17 @@ replay runs again on the same memory, without any Python of the capture function
 With --ranks the worker is the second of two data-parallel ranks whose routers see the rows of both, as vLLM's naive
 dispatch has it (which it cannot do on a CPU): the first rank's come before, and each has its padding.
 
-    python tests/e2e/moe_driver.py [--device] [--eager] [--ranks] [--steps N]
+    python tests/e2e/moe_driver.py CASE…      each in a child of its own, forked when vLLM has been imported
+
+A case is a name and its options: host=--eager ranks=--eager,--ranks device=--device. Prints `RESULT name {json}` for
+each, in the order of their engines.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -26,11 +30,12 @@ import harness
 
 LAYERS, EXPERTS, TOP_K, PADDED = 2, 8, 2, 16
 MONOLITHIC = "model.layers.5.mlp.experts"
+DRAFTERS = "model.layers.6.mlp.experts"  # an MTP layer: numbered on from the model's own
 
 
 def routers():
     """Layers as vLLM keeps them by name: two with a router whose ids are those of `chosen`, one with a kernel of its
-    own."""
+    own, and one of the drafter's."""
     import torch
     from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
 
@@ -50,7 +55,17 @@ def routers():
     layers[MONOLITHIC] = SimpleNamespace(
         router=Router(top_k=TOP_K, global_num_experts=EXPERTS), is_monolithic=True, moe_config=sizes
     )
+    layers[DRAFTERS] = SimpleNamespace(
+        router=Router(top_k=TOP_K, global_num_experts=EXPERTS), is_monolithic=False, moe_config=sizes
+    )
     return layers
+
+
+class Drafter:
+    """What vLLM's proposers are in this: the holder of a torch module."""
+
+    def __init__(self, layer):
+        self.model = SimpleNamespace(modules=lambda: iter([self.model, layer]))
 
 
 class Graph:
@@ -94,6 +109,7 @@ class Runner:
         import torch
 
         self.layers.update(routers())
+        self.drafter = Drafter(self.layers[DRAFTERS])
         self.buffers = [torch.zeros((PADDED, TOP_K), dtype=torch.int32) for _ in self.layers]
         first = next(iter(self.layers.values())).router
         first.set_capture_fn(lambda ids: self.theirs.append(("before", ids.shape[0])))
@@ -191,17 +207,11 @@ def steps(worker, count: int, seed: int):
     return {"counts": counts, "pairs": pairs, "tokens": tokens, "theirs": runner.theirs}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--device", action="store_true")
-    parser.add_argument("--eager", action="store_true", help="as with --enforce-eager")
-    parser.add_argument("--ranks", action="store_true", help="the second of two data-parallel ranks")
-    parser.add_argument("--steps", type=int, default=60)
-    options = parser.parse_args()
-
+def run(options: argparse.Namespace, engine: int) -> dict:
     from vllm.config import CompilationMode
 
     config, _cache = harness.make_config(harness.options([]))
+    config.parallel_config.data_parallel_index = engine  # what tells the workers of one session apart
     if options.device:
         config.device_config.device_type = "cuda"
     if options.eager:
@@ -220,7 +230,27 @@ def main() -> None:
     else:
         worker.compile_or_warm_up_model()
     del theirs[:]
-    print("RESULT " + json.dumps(steps(worker, options.steps, seed=5)), flush=True)
+    return steps(worker, options.steps, seed=5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", action="store_true")
+    parser.add_argument("--eager", action="store_true", help="as with --enforce-eager")
+    parser.add_argument("--ranks", action="store_true", help="the second of two data-parallel ranks")
+    parser.add_argument("--steps", type=int, default=60)
+
+    import vllm.v1.worker.cpu_worker  # noqa: F401 (the slow part, once for all cases)
+
+    for engine, case in enumerate(sys.argv[1:]):
+        name, _, options = case.partition("=")
+        child = os.fork()
+        if not child:
+            result = run(parser.parse_args(options.split(",")), engine)
+            print(f"RESULT {name} {json.dumps(result)}", flush=True)
+            sys.exit()
+        if os.waitpid(child, 0)[1] != 0:
+            sys.exit(f"case {name} failed")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,98 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import re
 import subprocess
-import time
 from pathlib import Path
 
 import serving
 
 SIMPLE_HEADER = "timestamp_sec,phase,batch_size,num_tokens,duration_ms,throughput_tokens_per_sec"
 FULL_HEADER = "timestamp_sec,phase,batch_size,num_tokens,forward_time_ms,throughput_tokens_per_sec"
+
+# The CSV files of the full preset: each column and what pandas must take it for. "flag": True and False; "maybe": a
+# whole number or None.
+_FLOAT, _INT, _TEXT, _FLAG, _MAYBE = "float64", "int64", "object", "flag", "maybe"
+_GRAPH = {"runtime_mode": _TEXT, "num_tokens": _INT, "num_reqs": _MAYBE, "uniform": _FLAG, "has_lora": _FLAG}
+FILES = {
+    "forward_pass_timing.csv": {
+        "timestamp_sec": _FLOAT, "phase": _TEXT, "batch_size": _INT, "num_tokens": _INT, "forward_time_ms": _FLOAT,
+        "throughput_tokens_per_sec": _FLOAT,
+    },
+    "bandwidth_compute.csv": {
+        "timestamp_sec": _FLOAT, "phase": _TEXT, "batch_size": _INT, "num_tokens": _INT, "duration_ms": _FLOAT, "gflop": _FLOAT,
+        "weight_mb": _FLOAT, "kv_read_mb": _FLOAT, "kv_written_mb": _FLOAT, "tflops": _FLOAT, "gb_per_sec": _FLOAT,
+        "compute_pct": _MAYBE, "bandwidth_pct": _MAYBE,
+    },
+    "cpu_operations_timing.csv": {"timestamp_sec": _FLOAT, "operation": _TEXT, "duration_ms": _FLOAT, "context": _TEXT},
+    "memory_usage.csv": {
+        "timestamp_sec": _FLOAT, "device": _TEXT, "allocated_bytes": _INT, "reserved_bytes": _MAYBE,
+        "peak_allocated_bytes": _INT, "fragmentation_pct": _MAYBE,
+    },
+    "collective_timing.csv": {
+        "timestamp_sec": _FLOAT, "group": _TEXT, "operation": _TEXT, "bytes": _INT, "duration_ms": _FLOAT, "captured": _FLAG,
+    },
+    "kv_transfer_timing.csv": {
+        "timestamp_sec": _FLOAT, "connector": _TEXT, "operation": _TEXT, "calls": _INT, "tokens": _MAYBE, "duration_ms": _FLOAT,
+    },
+    "sampling_timing.csv": {"timestamp_sec": _FLOAT, "strategy": _TEXT, "batch_size": _INT, "duration_ms": _FLOAT},
+    "spec_decode.csv": {"timestamp_sec": _FLOAT, "drafted": _INT, "accepted": _INT, "rejected": _INT},
+    "batch_utilization.csv": {
+        "timestamp_sec": _FLOAT, "num_seqs": _INT, "max_num_seqs": _INT, "seq_utilization_pct": _FLOAT,
+        "num_tokens": _INT, "max_tokens": _INT, "token_utilization_pct": _FLOAT, "phase": _TEXT,
+        "running_queue_len": _INT, "waiting_queue_len": _INT,
+    },
+    "preemption_events.csv": {
+        "timestamp_sec": _FLOAT, "request_id": _TEXT, "event": _TEXT, "reason": _TEXT, "running_time_sec": _FLOAT,
+        "extra_info": _TEXT,
+    },
+    "request_lifecycle.csv": {
+        "request_id": _TEXT, "started_sec": _FLOAT, "preempted_sec": _FLOAT, "resumed_sec": _FLOAT,
+        "finished_sec": _FLOAT, "total_time_sec": _FLOAT, "preemption_delay_sec": _FLOAT,
+    },
+    "encoder_decoder_timing.csv": {
+        "timestamp_sec": _FLOAT, "component": _TEXT, "duration_ms": _FLOAT, "context": _TEXT,
+    },
+    "cuda_graph_captures.csv": {**_GRAPH, "capture_time_sec": _FLOAT},
+    "cuda_graph_usage.csv": {**_GRAPH, "replay_count": _INT},
+    "cuda_graph_timeline.csv": {"timestamp_sec": _FLOAT, "descriptor": _TEXT, "duration_ms": _FLOAT},
+    "kv_cache_usage.csv": {"timestamp_sec": _FLOAT, "usage_pct": _FLOAT, "num_blocks": _INT, "total_blocks": _INT},
+    "kv_cache_evictions.csv": {"timestamp_sec": _FLOAT, "lifetime_sec": _FLOAT, "idle_sec": _FLOAT},
+    "moe_expert_selection.csv": {"layer_idx": _INT, "expert_id": _INT, "selection_count": _INT, "percentage": _FLOAT},
+    "moe_expert_timing.csv": {"timestamp_sec": _FLOAT, "layer_idx": _INT, "num_tokens": _INT, "duration_ms": _FLOAT},
+    "moe_expert_coselection.csv": {
+        "layer_idx": _INT, "expert_id_1": _INT, "expert_id_2": _INT, "coselection_count": _INT,
+    },
+    "moe_load_imbalance.csv": {"layer_idx": _INT, "timestamp_sec": _FLOAT, "std_dev": _FLOAT, "max_min_ratio": _FLOAT},
+    "custom_timing.csv": {"timestamp_sec": _FLOAT, "name": _TEXT, "duration_ms": _FLOAT},
+}  # fmt: skip
+
+
+def assert_columns(session: Path, *names: str, filled: bool = True) -> None:
+    """The header, byte for byte, and the types that pandas finds. Not filled: the header alone will do."""
+    import pandas
+
+    accepted = {_FLAG: {"bool"}, _MAYBE: {"int64", "float64", "object"}}
+    for name in names:
+        data = (session / name).read_bytes()
+        assert data.split(b"\n", 1)[0] == ",".join(FILES[name]).encode(), name
+        assert data.endswith(b"\n") and b"\r" not in data, name
+        table = pandas.read_csv(session / name)
+        assert len(table) or not filled, f"{name} has no rows"
+        for column, kind in FILES[name].items() if len(table) else ():
+            assert str(table[column].dtype) in accepted.get(kind, {kind}), (name, column, table[column].dtype)
+
+
+def shell(script: str, folder: Path) -> str:
+    """What a script of the shell prints, in a session's folder, with the program on the path."""
+    environment = serving.clean_environment()
+    environment["PATH"] = f"{serving.PROGRAM.parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        ("bash", "-euc", script), cwd=folder, env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
 
 
 def profilemate(*arguments: str | Path, check: bool = True, **how) -> subprocess.CompletedProcess:
@@ -24,7 +107,7 @@ def profilemate(*arguments: str | Path, check: bool = True, **how) -> subprocess
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         **how,
     )
     if check:
@@ -44,15 +127,6 @@ def only_session(base: Path) -> Path:
     sessions = sessions_in(base)
     assert len(sessions) == 1, f"expected one session in {base}, found {[s.name for s in sessions]}"
     return sessions[0]
-
-
-def wait_for(what, timeout: float = 30, every: float = 0.1):
-    """The first true value of what(), polled; AssertionError after the timeout."""
-    deadline = time.monotonic() + timeout
-    while not (value := what()):
-        assert time.monotonic() < deadline, f"not so after {timeout} s: {what}"
-        time.sleep(every)
-    return value
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = Path(os.environ.get("PM_BUILD", ROOT / "build" / "release"))
 PROGRAM = BUILD / "bin" / "profilemate"
-READY_DEADLINE_S = float(os.environ.get("PM_READY_DEADLINE", "240"))
+READY_DEADLINE_S = float(os.environ.get("PM_READY_DEADLINE", "600"))
 MODEL_NAME = "tiny"
 
 
@@ -101,7 +101,7 @@ def processes_of(session: int) -> list[Process]:
 
 def kill_session(session: int) -> None:
     """Ends what is left of a session that we started; returns when it is gone."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 180
     while left := processes_of(session):
         if time.monotonic() > deadline:
             raise RuntimeError(f"processes {[process.pid for process in left]} do not end")
@@ -222,7 +222,7 @@ class Server:
             if re.search(marks[kind], process.command) and process.name != "profilemate"
         ]
 
-    def stop(self, how: signal.Signals = signal.SIGINT, timeout: float = 60) -> int:
+    def stop(self, how: signal.Signals = signal.SIGINT, timeout: float = 180) -> int:
         """Signals the first process only, as a terminal's user or a service manager would; returns its exit code."""
         self.popen.send_signal(how)
         code = self.popen.wait(timeout)
@@ -239,10 +239,10 @@ class Server:
     # Requests
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=600) as reply:
             return reply.read().decode()
 
-    def post(self, path: str, body: dict, timeout: float = 120) -> bytes:
+    def post(self, path: str, body: dict, timeout: float = 600) -> bytes:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             data=json.dumps(body).encode(),

@@ -5,7 +5,6 @@ vLLM's own lists and counters."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -140,6 +139,24 @@ def test_every_step_says_how_it_was_run(case):
         assert (found["dur_ns"] > 0) == (step["pieces"] > 0), step
 
 
+def test_pieces_are_timed_one_by_one_now_and_then(case):
+    """Of a graph in more than two pieces the first replay is, and every sixteenth: the others have no launch time."""
+    passes = [row for row in case.tables["graph_pass"] if row["pieces"]]
+    seen: Counter = Counter()
+    for row in passes:
+        key = tuple(
+            row[name] for name in ("mode", *DESCRIPTOR[1:], "num_active_loras", "holder", "variant", "instance")
+        )
+        if row["pieces"] > 2:
+            assert (row["launch_ns"] > 0) == (seen[key] % 16 == 0), row
+        else:
+            assert row["launch_ns"] > 0, row
+        assert row["launch_ns"] <= row["dur_ns"], row
+        seen[key] += 1
+    if case.name == "older":
+        assert any(not row["launch_ns"] for row in passes)
+
+
 def test_steps_are_the_workers_by_number(case):
     with_tokens = [row["step"] for row in case.tables["worker_step"] if row["tokens"]]
     assert [row["step"] for row in case.tables["graph_pass"] if OUTCOMES[row["outcome"]] != "aside"] == with_tokens
@@ -149,6 +166,10 @@ def test_drafters_and_encoders_stand_beside_the_steps(case):
     aside = [row for row in case.tables["graph_pass"] if OUTCOMES[row["outcome"]] == "aside"]
     assert len(aside) == len(case.truth.aside)
     assert {row["holder"] for row in aside} <= {3, 6}
+
+
+def test_pandas_takes_the_columns_for_what_they_are(case):
+    results.assert_columns(case.session, "cuda_graph_captures.csv", "cuda_graph_usage.csv", "cuda_graph_timeline.csv")
 
 
 def test_the_report_adds_them_up(case):
@@ -185,18 +206,8 @@ echo "Total CUDA graph replays: $total_replays"
 """
 
 
-def shell(script: str, folder: Path) -> str:
-    environment = serving.clean_environment()
-    environment["PATH"] = f"{serving.PROGRAM.parent}{os.pathsep}{environment['PATH']}"
-    done = subprocess.run(
-        ("bash", "-euc", script), cwd=folder, env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 def test_the_seeds_command_lines(case):
-    lines = shell(SEEDS, case.session).splitlines()
+    lines = results.shell(SEEDS, case.session).splitlines()
     assert lines[0] == f"{len(read(case, 'captures')) + 1} cuda_graph_captures.csv"
     assert lines[-1] == f"Total CUDA graph replays: {sum(replays(case).values())}"
     most = max(int(row["replay_count"]) for row in read(case, "usage"))
@@ -221,4 +232,4 @@ def test_the_guides_blocks(driven, tmp_path):
     assert len(blocks) >= 8
     session = Path(shutil.copytree(driven["older"].session, tmp_path / driven["older"].session.name))
     for language, text_of in blocks:
-        shell(text_of if language == "bash" else f"python - <<'END'\n{text_of}END\n", session)
+        results.shell(text_of if language == "bash" else f"python - <<'END'\n{text_of}END\n", session)

@@ -65,8 +65,7 @@ def whisper(request, folder):
 
 
 def test_the_header_and_the_summary_are_the_documented_ones(whisper):
-    text = (whisper.session / "encoder_decoder_timing.csv").read_text()
-    assert text.splitlines()[0] == "timestamp_sec,component,duration_ms,context"
+    results.assert_columns(whisper.session, "encoder_decoder_timing.csv")
     assert list(whisper.summary) == ["model_type", *COMPONENTS, *(f"{name}_pct" for name in COMPONENTS)]
     assert whisper.summary["model_type"] == "encoder_decoder"
     for name in COMPONENTS:

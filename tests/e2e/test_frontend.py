@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import results
 import serving
+from patience import until
 
 SCHEDULE = "vllm.v1.core.sched.scheduler:Scheduler.schedule"
 ADD_REQUEST = "vllm.v1.engine.async_llm:AsyncLLM.add_request"  # a coroutine
@@ -55,7 +56,7 @@ def served(llama, folder):
         metrics = server.metrics()
         server.stop(signal.SIGINT)
     session = results.only_session(sessions)
-    results.wait_for((session / "custom_timing.csv").exists)
+    until((session / "custom_timing.csv").exists)
     results.profilemate("export", "--quiet", session)
     rows = results.read_csv(session / "cpu_operations_timing.csv")
     return SimpleNamespace(
@@ -117,6 +118,7 @@ def test_rows_are_in_order_and_summed_up(served):
 
 
 def test_custom_hooks_see_every_call(served):
+    results.assert_columns(served.session, "custom_timing.csv")
     calls = {name: [row for row in served.custom if row["name"] == name] for name in (SCHEDULE, ADD_REQUEST)}
     steps = results.native(served.session, "sched_step")
     assert len(calls[SCHEDULE]) == len(steps) > 5

@@ -17,6 +17,7 @@ import results
 import serving
 from conftest import kills, workload
 from harness import Truth
+from patience import until
 
 ARGUMENTS = ["--requests", "0", "--num-blocks", "60", "--shared-prefix", "32", "--max-rows", "200000"]
 
@@ -37,7 +38,7 @@ def kill_some(fork_server, folder, count: int, seed: int) -> dict[int, tuple]:
         mode = ["--async-scheduling"] if i % 3 == 0 else []
         pid = fork_server.spawn([*ARGUMENTS, *mode, "--seed", str(rng.randrange(1 << 30)), "--truth", str(truth)])
         at = rng.choice((1, 2, 5, 30, 200, 1000))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while driving.finished_steps(truth) < at:
             assert time.monotonic() < deadline, f"the child did not reach step {at}"
             time.sleep(0.0005)
@@ -103,15 +104,15 @@ def test_a_real_server_is_killed(victim, round_, llama, folder):
         pid = server.pids(victim)[0]
         # Requests that will never be answered are in flight when the process dies.
         server.complete_in_background(workload(seed=100 + round_, requests=12))
-        results.wait_for(lambda: len(results.iterations(server.output())) > settled, every=0.02)
+        until(lambda: len(results.iterations(server.output())) > settled, every=0.02)
         os.kill(pid, signal.SIGKILL)
-        server.popen.wait(60)
+        server.popen.wait(180)
         if victim == "api":
             # vLLM's engine lives on then, without us as well; its session can be had nevertheless.
             assert server.pids("engine")
             results.profilemate("export", results.only_session(base))
         else:
-            server.wait_gone(60)
+            server.wait_gone(180)
         log = server.output()
     session = results.only_session(base)
     if not under_run:

@@ -16,6 +16,7 @@ import pytest
 import results
 import serving
 import tiny
+from patience import until
 
 MODEL = str(Path(__file__).resolve().parent / "kv_model.py")
 SEEDS = int(os.environ.get("PM_KV_SEEDS", "40"))  # below 256: a reader takes more schedulers of a process for damage
@@ -127,7 +128,7 @@ def test_the_files_say_the_same(random_runs):
         assert int(summary["Peak blocks"]) == max(row["used"] for row in run.rows)
 
 
-# A real server, with vLLM's own metrics of the cache on at the same time
+# A real server, with vLLM's own metrics of the cache and of CUDA graphs on at the same time
 
 BLOCK, TOTAL = 32, 47  # one of the 48 is vLLM's null block
 
@@ -137,7 +138,8 @@ def served(llama, folder):
     sessions = folder / "served"
     environment = serving.clean_environment(**serving.profiled(sessions, preset="full"))
     arguments = (
-        "--block-size", str(BLOCK), "--num-gpu-blocks-override", str(TOTAL + 1), "--max-num-seqs", "8", "--kv-cache-metrics", "--kv-cache-metrics-sample", "1.0",
+        "--block-size", str(BLOCK), "--num-gpu-blocks-override", str(TOTAL + 1), "--max-num-seqs", "8",
+        "--kv-cache-metrics", "--kv-cache-metrics-sample", "1.0", "--cudagraph-metrics",
     )  # fmt: skip
     rng = random.Random(3)
 
@@ -155,21 +157,30 @@ def served(llama, folder):
             server.complete_all(
                 [{"prompt": beginning + tokens(rng.randrange(1, 120)), "max_tokens": 40} for _ in range(16)]
             )
-        server.complete_all([{"prompt": tokens(300), "max_tokens": 240} for _ in range(8)])
-        server.complete_in_background([{"prompt": tokens(340), "max_tokens": 660}])
-        gauges = set()
+        crowded = server.metrics().sum("vllm:num_preemptions_total") + 1
+        for _ in range(20):  # until they were there at once: clients may be slower than the server
+            server.complete_all([{"prompt": tokens(300), "max_tokens": 240} for _ in range(8)])
+            if server.metrics().sum("vllm:num_preemptions_total") >= crowded:
+                break
+        gauges: set[float] = set()
 
-        def running() -> float:
-            scrape = server.metrics()
-            gauges.add(gauge(scrape, "vllm:kv_cache_usage_perc"))
-            return gauge(scrape, "vllm:num_requests_running")
+        def scrape() -> serving.Metrics:
+            scraped = server.metrics()
+            gauges.add(gauge(scraped, "vllm:kv_cache_usage_perc"))
+            return scraped
 
-        results.wait_for(lambda: running() == 1, every=0.02)
-        results.wait_for(lambda: running() == 0, timeout=60, every=0.02)
+        # One request alone, scraped while it decodes. A busy machine may come too late for it: then another one.
+        while not any(gauges):
+            before = scrape().sum("vllm:generation_tokens_total")
+            server.complete_in_background([{"prompt": tokens(340), "max_tokens": 660}])
+            until(
+                lambda before=before: scrape().sum("vllm:generation_tokens_total") >= before + 660, 60, every=0.02
+            )
+        until(lambda: gauge(scrape(), "vllm:num_requests_running") == 0, every=0.02)
         metrics = server.metrics()
         server.stop()
     session = results.only_session(sessions)
-    results.wait_for((session / "kv_cache_summary.txt").exists)
+    until((session / "kv_cache_summary.txt").exists)
     results.profilemate("export", "--quiet", session)
     return SimpleNamespace(
         session=session,

@@ -11,6 +11,7 @@ import pytest
 import results
 import serving
 from conftest import workload
+from patience import until
 
 VARIANTS = {
     # name: (options of LLM(), environment, newer runner, requests)
@@ -46,7 +47,7 @@ def pair(request, llama, folder):
     profiled = run(llama, sessions, request.param, profile=True)
     session = results.only_session(sessions)
     timing = session / "forward_pass_timing.csv"
-    results.wait_for(timing.exists)
+    until(timing.exists)
     return SimpleNamespace(
         name=request.param, without=without, profiled=profiled, session=session, rows=results.read_csv(timing)
     )

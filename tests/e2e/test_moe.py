@@ -1,7 +1,8 @@
 """MoE: selections, co-selection, imbalance and layer times, against routers whose choices are known and vLLM's counts.
 
-On real vLLM: eager (counted on the host), compiled (by an operation inside the graph, where that is asked for), a
-server that is killed; on real routers and a stand-in for the device: captured graphs (moe_driver.py).
+On real vLLM: eager (counted on the host) in a server that is killed, compiled (by an operation inside the graph, where
+that is asked for); on real routers and a stand-in for the device: captured graphs (moe_driver.py). What needs nothing
+of each other runs beside each other (class Runs).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,41 +20,138 @@ import results
 import serving
 import tiny
 from conftest import workload
+from patience import until
 
 EXPERTS, TOP_K, LAYERS = 8, 2, 2  # of tiny's Mixtral
 LIMITS = {"max_num_batched_tokens": 128, "max_num_seqs": 8, "seed": 7, "enable_prefix_caching": False}
 SWITCH = "VLLM_PROFILING_ENABLE_MOE_EXPERT_TRACKING"
-FILES = {
-    "moe_expert_selection.csv": "layer_idx,expert_id,selection_count,percentage",
-    "moe_expert_timing.csv": "timestamp_sec,layer_idx,num_tokens,duration_ms",
-    "moe_expert_coselection.csv": "layer_idx,expert_id_1,expert_id_2,coselection_count",
-    "moe_load_imbalance.csv": "layer_idx,timestamp_sec,std_dev,max_min_ratio",
+FILES = tuple(name for name in results.FILES if name.startswith("moe_"))
+
+
+BATCHES = [workload(seed=3, requests=12), workload(seed=3, requests=4)]
+DRIVEN = {  # cases of moe_driver.py, by the setting of the process that they share
+    "auto": {"host": "--eager", "ranks": "--eager,--ranks", "left-alone": "--device"},
+    "1": {"device": "--device"},
 }
 
 
-def run(model: str, base: Path, cache: Path, eager: bool, moe: str | None) -> SimpleNamespace:
+def with_inputs(tokens: list[list[list[int]]], **found) -> SimpleNamespace:
+    """What was generated, and with it all tokens that went through the model: each but the last one of a request."""
+    inputs = [
+        token
+        for batch, answers in zip(BATCHES, tokens, strict=True)
+        for request, answer in zip(batch, answers, strict=True)
+        for token in request["prompt"] + answer[:-1]
+    ]
+    return SimpleNamespace(tokens=tokens, inputs=inputs, **found)
+
+
+def compile_and_run(base: Path, cache: Path, moe: str | None) -> SimpleNamespace:
     """One LLM() in a process of its own; moe None: without the profiler."""
     environment = serving.clean_environment(VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_CACHE_ROOT=str(cache))
     if moe is not None:
         environment.update(serving.profiled(base, preset="full", **{SWITCH: moe}))
-    requests = workload(seed=3, requests=12)
-    spec = {
-        "model": str(tiny.make(model)),
-        "options": {**LIMITS, "enforce_eager": eager},
-        "batches": [requests, workload(seed=3, requests=4)],
-    }
+    spec = {"model": str(tiny.make("mixtral-known")), "options": LIMITS, "batches": BATCHES}
     result, errors = serving.run_llm(spec, environment)
-    inputs = [
-        token
-        for batch, answers in zip(spec["batches"], result["tokens"], strict=True)
-        for request, answer in zip(batch, answers, strict=True)
-        for token in request["prompt"] + answer[:-1]
-    ]
-    ran = SimpleNamespace(tokens=result["tokens"], metrics=result["metrics"], inputs=inputs, log=result["log"] + errors)
-    ran.session = results.only_session(base) if moe is not None else None
-    if ran.session:
-        results.wait_for((ran.session / "moe_summary.json").exists)
-    return ran
+    session = results.only_session(base) if moe is not None else None
+    if session:
+        until((session / "moe_summary.json").exists)
+    keys = {path.name for path in (cache / "torch_compile_cache" / "torch_aot_compile").iterdir()}
+    return with_inputs(
+        result["tokens"], metrics=result["metrics"], log=result["log"] + errors, session=session, keys=keys
+    )
+
+
+def compile_thrice(folder: Path) -> SimpleNamespace:
+    """Without the profiler, with counting in the graph, and again without counting there: one compile cache."""
+    stages = {"bare": None, "counted": "1", "after": "auto"}
+    return SimpleNamespace(
+        **{name: compile_and_run(folder / name, folder / "cache", moe) for name, moe in stages.items()}
+    )
+
+
+def serve_and_kill(folder: Path) -> SimpleNamespace:
+    """A server whose engine is a process of its own, eager, killed while it is idle."""
+    sessions = folder / "eager"
+    environment = serving.clean_environment(**serving.profiled(sessions, preset="full", **{SWITCH: "auto"}))
+    arguments = ("--max-num-batched-tokens", "128", "--max-num-seqs", "8", "--seed", "7", "--no-enable-prefix-caching")
+    with serving.Server(tiny.make("mixtral-known"), folder / "server", environment, arguments) as server:
+        server.wait_ready()
+        tokens = [server.complete_all(batch) for batch in BATCHES]
+        metrics = server.metrics()
+        session = results.only_session(sessions)
+        wanted = LAYERS * TOP_K * results.computed_tokens(metrics)
+        # Recorded when the last request has ended, in the step without tokens that vLLM runs then.
+        until(
+            lambda: sum(n for row in results.native(session, "moe_counts") if row["what"] == 0
+                        for name, n in row.items() if name[0] == "n" and name[1:].isdigit()) == wanted
+        )  # fmt: skip
+        for process in reversed(server.processes()):
+            serving.os.kill(process.pid, signal.SIGKILL)
+        server.wait_gone(20)
+    results.profilemate("export", session)
+    return with_inputs(tokens, metrics=metrics, session=session)
+
+
+def drive(base: Path, moe: str) -> dict[str, SimpleNamespace]:
+    """Per case of moe_driver.py: what it routed, and the folder of its engine's files."""
+    environment = serving.clean_environment(
+        **serving.profiled(base, preset="full", **{SWITCH: moe}), VLLM_LOGGING_LEVEL="ERROR"
+    )
+    script = Path(__file__).with_name("moe_driver.py")
+    cases = [f"{name}={options}" for name, options in DRIVEN[moe].items()]
+    done = subprocess.run(
+        (sys.executable, script, *cases), env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    session = results.only_session(base)
+    results.profilemate("export", session)
+    found = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT "):
+            _, name, truth = line.split(" ", 2)
+            folder = session / f"engine_{len(found)}" / "rank_0" if found else session
+            found[name] = SimpleNamespace(truth=json.loads(truth), folder=folder)
+    assert list(found) == list(DRIVEN[moe])
+    return found
+
+
+class Runs:
+    """Everything that this file runs, begun at once: what is compiled in one thread, the rest in another."""
+
+    def __init__(self, folder: Path):
+        self.pool = ThreadPoolExecutor(2)
+        self.compiled: Future = self.pool.submit(compile_thrice, folder)
+        self.others: Future = self.pool.submit(self.run_others, folder)
+
+    @staticmethod
+    def run_others(folder: Path) -> SimpleNamespace:
+        driven = {name: case for moe in DRIVEN for name, case in drive(folder / f"driven-{moe}", moe).items()}
+        return SimpleNamespace(driven=driven, eager=serve_and_kill(folder))
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    for model in ("mixtral-known", "llama"):
+        tiny.make(model)
+    runs = Runs(folder)
+    yield runs
+    runs.pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def eager(runs):
+    return runs.others.result().eager
+
+
+@pytest.fixture(scope="module")
+def driven(runs):
+    return runs.others.result().driven
+
+
+@pytest.fixture(scope="module")
+def compiled(runs):
+    return runs.compiled.result()
 
 
 def counts_of(session: Path) -> dict[int, list[int]]:
@@ -75,24 +174,6 @@ def summary_of(session: Path) -> dict:
     return json.loads((session / "moe_summary.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def eager(folder):
-    return run("mixtral-known", folder / "eager", folder / "cache", eager=True, moe="auto")
-
-
-@pytest.fixture(scope="module")
-def compiled(folder):
-    """Without the profiler, with counting in the graph, and again without counting there: one compile cache."""
-    cache = folder / "cache"
-    keys = cache / "torch_compile_cache" / "torch_aot_compile"
-    stages = {}
-    for name, moe in (("bare", None), ("counted", "1"), ("after", "auto")):
-        ran = run("mixtral-known", folder / name, cache, eager=False, moe=moe)
-        ran.keys = {path.name for path in keys.iterdir()}
-        stages[name] = ran
-    return SimpleNamespace(**stages)
-
-
 def expected_counts(ran: SimpleNamespace) -> list[int]:
     """Of the model `mixtral-known`: token t goes to t % 8 and the expert after it."""
     counts = [0] * EXPERTS
@@ -113,8 +194,9 @@ def assert_counts(ran: SimpleNamespace) -> None:
     assert pairs_of(ran.session) == {layer: met for layer in range(LAYERS)}
 
 
-def test_known_routers_give_exactly_their_counts_eager(eager):
+def test_known_routers_give_exactly_their_counts_though_the_server_was_killed(eager):
     assert_counts(eager)
+    assert summary_of(eager.session)["observable"] is True
     for layer in summary_of(eager.session)["layers"].values():
         assert layer["observed"] == "host"
 
@@ -135,8 +217,7 @@ def test_generated_tokens_are_the_same(eager, compiled):
 def test_every_file_adds_up(eager):
     numpy = pytest.importorskip("numpy")
     session = eager.session
-    for name, header in FILES.items():
-        assert (session / name).read_text().splitlines()[0] == header, name
+    results.assert_columns(session, *FILES)
     steps = [row for row in results.native(session, "worker_step") if row["tokens"]]
     timing = results.read_csv(session / "moe_expert_timing.csv")
     assert len(timing) == LAYERS * len(steps)
@@ -181,8 +262,8 @@ def test_compiled_routers_are_not_observable_unless_asked(compiled):
     assert f"{SWITCH}=1" in summary["reason"]
     assert summary["moe_layers"] == LAYERS
     assert {layer["selections"] for layer in summary["layers"].values()} == {None}
-    for name, header in FILES.items():
-        assert (session / name).read_text() == header + "\n", name
+    for name in FILES:
+        assert (session / name).read_text() == ",".join(results.FILES[name]) + "\n", name
     report = results.profilemate("report", "--text", session).stdout
     assert "not seen" in report
     doctor = results.profilemate("doctor", session, check=False).stdout
@@ -206,70 +287,31 @@ def test_off_after_on_compiles_nothing_and_prints_nothing(compiled):
     assert not results.warnings_in(compiled.counted.log) - results.warnings_in(compiled.bare.log)
 
 
-def test_a_killed_server_has_every_selection(folder):
-    """Qwen3-MoE behind a server whose engine is a process of its own, killed while it is idle."""
-    sessions = folder / "killed"
-    environment = serving.clean_environment(**serving.profiled(sessions, preset="full"))
-    with serving.Server(tiny.make("qwen3-moe"), folder / "killed", environment) as server:
-        server.wait_ready()
-        server.complete_all(workload(seed=5, requests=16))
-        computed = results.computed_tokens(server.metrics())
-        session = results.only_session(sessions)
-        # Recorded when the last request has ended, in the step without tokens that vLLM runs then.
-        results.wait_for(
-            lambda: sum(n for row in results.native(session, "moe_counts") if row["what"] == 0
-                        for name, n in row.items() if name[0] == "n" and name[1:].isdigit()) == 2 * 4 * computed
-        )  # fmt: skip
-        for process in reversed(server.processes()):
-            serving.os.kill(process.pid, signal.SIGKILL)
-        server.wait_gone(20)
-    results.profilemate("export", session)
-    counts = counts_of(session)
-    assert {layer: sum(cells) for layer, cells in counts.items()} == {0: 4 * computed, 1: 4 * computed}
-    assert {layer: sum(cells.values()) for layer, cells in pairs_of(session).items()} == dict.fromkeys(
-        (0, 1), 6 * computed
-    )
-    assert summary_of(session)["observable"] is True
-
-
 # Real routers, a stand-in for the device
 
 
-def drive(base: Path, moe: str, *arguments: str) -> tuple[dict, Path]:
-    environment = serving.clean_environment(
-        **serving.profiled(base, preset="full", **{SWITCH: moe}), VLLM_LOGGING_LEVEL="ERROR"
-    )
-    script = Path(__file__).with_name("moe_driver.py")
-    done = subprocess.run(
-        (sys.executable, script, *arguments), env=environment, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    (line,) = (line for line in done.stdout.splitlines() if line.startswith("RESULT "))
-    session = results.only_session(base)
-    results.profilemate("export", session)
-    return json.loads(line.removeprefix("RESULT ")), session
-
-
 @pytest.mark.parametrize("way", ["host", "device", "ranks"])
-def test_real_routers_with_padding_drafts_and_dummy_runs(folder, way):
+def test_real_routers_with_padding_drafts_and_dummy_runs(driven, way):
     """Only the tokens of steps count, on the host and in a replayed graph; vLLM's own capture function still runs,
     whether it was there first or came later; a kernel that bypasses its router is named. Of the rows of several
     data-parallel ranks, this one's count."""
-    arguments = {"device": ("--device",), "host": ("--eager",), "ranks": ("--eager", "--ranks")}[way]
-    truth, session = drive(folder / way, "1" if way == "device" else "auto", *arguments)
-    assert counts_of(session) == dict(enumerate(truth["counts"]))
-    assert pairs_of(session) == dict(enumerate(truth["pairs"]))
+    truth, folder = driven[way].truth, driven[way].folder
+    assert counts_of(folder) == dict(enumerate(truth["counts"]))
+    assert pairs_of(folder) == dict(enumerate(truth["pairs"]))
     assert sum(truth["counts"][0]) == 2 * truth["tokens"]
     # In a replayed graph no Python runs, neither ours nor vLLM's.
     assert {when for when, _ in truth["theirs"]} == (set() if way == "device" else {"before", "after"})
-    summary = summary_of(session)
+    summary = summary_of(folder)
     assert summary["observable"] is False  # of one layer
-    assert "bypasses" in summary["reason"]
-    assert [layer["observed"] for layer in summary["layers"].values()] == [*["device" if way == "device" else "host"] * 2, "no"]
+    assert "2 of 4 MoE layers" in summary["reason"] and "bypasses" in summary["reason"]
+    seen = "device" if way == "device" else "host"
+    assert [layer["observed"] for layer in summary["layers"].values()] == [seen, seen, "no", "no"]
+    drafters = summary["layers"]["6"]
+    assert drafters["selections"] is None and drafters["timed_calls"] == 0
 
 
-def test_a_device_is_left_alone_unless_asked(folder):
-    truth, session = drive(folder / "left-alone", "auto", "--device")
+def test_a_device_is_left_alone_unless_asked(driven):
+    truth, folder = driven["left-alone"].truth, driven["left-alone"].folder
     assert sum(truth["counts"][0]) > 0
-    assert counts_of(session) == {}
-    assert "on the device only" in summary_of(session)["reason"]
+    assert counts_of(folder) == {}
+    assert "on the device only" in summary_of(folder)["reason"]

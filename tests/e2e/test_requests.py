@@ -14,6 +14,7 @@ import results
 import serving
 from conftest import workload
 from harness import Truth
+from patience import until
 
 SPECULATION = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
 HUNG_UP = 4
@@ -39,7 +40,7 @@ def requests_that_crowd() -> list[dict]:
 
 def hang_up(server: serving.Server, prompt: list[int]) -> None:
     """A client that goes away in the middle of a streamed answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=180)
     body = {"model": serving.MODEL_NAME, "prompt": prompt, "max_tokens": 800, "stream": True, "ignore_eos": True}
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
     connection.getresponse().read(2000)
@@ -60,11 +61,11 @@ def crowded(llama, folder):
         metrics = server.metrics()
         for i in range(HUNG_UP):
             hang_up(server, [5 + i] * 20)
-        results.wait_for(lambda: total(server.metrics(), "vllm:num_requests_running") == 0)
+        until(lambda: total(server.metrics(), "vllm:num_requests_running") == 0)
         after = server.metrics()
         server.stop(signal.SIGINT)
     session = results.only_session(sessions)
-    results.wait_for((session / "request_lifecycle.csv").exists)
+    until((session / "request_lifecycle.csv").exists)
     rows = sorted(results.native(session, "requests"), key=lambda row: row["queued_sec"])
     return SimpleNamespace(
         session=session,
@@ -213,7 +214,7 @@ def newer(llama, folder):
     result, _ = serving.run_llm(spec, environment)
     assert "Using V2 Model Runner" in result["log"]
     session = results.only_session(sessions)
-    results.wait_for((session / "request_lifecycle.csv").exists)
+    until((session / "request_lifecycle.csv").exists)
     return SimpleNamespace(session=session, metrics=result["metrics"], rows=results.native(session, "requests"))
 
 
@@ -252,7 +253,7 @@ def twins(llama, folder):
         metrics = server.metrics()
         server.stop(signal.SIGINT)
     session = results.only_session(sessions)
-    results.wait_for((session / "request_lifecycle.csv").exists)
+    until((session / "request_lifecycle.csv").exists)
     return SimpleNamespace(session=session, metrics=metrics, rows=results.native(session, "requests"))
 
 
@@ -280,7 +281,7 @@ def test_a_killed_engine_tells_what_happened_and_nothing_else(folder):
         truth = folder / "killed-truth"
         pid = server.spawn(["--requests", "0", "--num-blocks", "40", "--async-scheduling", "--max-rows", "200000",
                             "--truth", str(truth)])  # fmt: skip
-        results.wait_for(lambda: driving.finished_steps(truth) > 1500, every=0.01)
+        until(lambda: driving.finished_steps(truth) > 1500, every=0.01)
         time.sleep(0.002)
         server.kill(pid)
     finally:
@@ -315,10 +316,11 @@ def test_a_killed_engine_tells_what_happened_and_nothing_else(folder):
 
 
 def test_what_is_off_is_not_hooked(folder):
-    """Without times of the host and without requests nothing is recorded of what comes out of a step."""
+    """Without times of the host, requests and drafts nothing is recorded of what comes out of a step."""
     off = {
         "VLLM_PROFILING_ENABLE_PREEMPTION_TRACKING": "0",
         "VLLM_PROFILING_ENABLE_CPU_TIMING": "0",
+        "VLLM_PROFILING_ENABLE_SPEC_DECODE_TRACKING": "0",
     }
     server = driving.ForkServer(driving.environment(folder / "off", **off))
     try:
@@ -342,7 +344,7 @@ def test_a_long_run_with_little_room(folder):
         truth = folder / "long-truth"
         pid = server.spawn(["--requests", "0", "--num-blocks", "60", "--output", "200:400", "--prompt", "8:60",
                             "--max-rows", "400000", "--truth", str(truth)])  # fmt: skip
-        results.wait_for(lambda: driving.finished_steps(truth) > 15000, timeout=120, every=0.02)
+        until(lambda: driving.finished_steps(truth) > 15000, every=0.02)
         server.kill(pid)
     finally:
         server.close()

@@ -19,6 +19,7 @@ import pytest
 import results
 import serving
 from conftest import workload
+from patience import until
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def served(llama, folder):
         code = server.stop(signal.SIGINT)
     session = results.only_session(sessions)
     timing = session / "forward_pass_timing.csv"
-    results.wait_for(timing.exists)  # the export that the root's exit started may outlive it by a little
+    until(timing.exists)  # the export that the root's exit started may outlive it by a little
     return SimpleNamespace(
         code=code,
         metrics=metrics,

@@ -67,17 +67,28 @@ def test_names_calls_and_times_are_those_of_vllms_own_table(tmp_path):
         "VLLM_ENABLE_PROFILING": "0",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_LOGGING_LEVEL": "WARNING",
     }
-    done = subprocess.run(
-        [sys.executable, script, tmp_path / "model", out], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    # Now and then, with no profiler of ours in the process, vLLM leaves a trace and no table (why is not known; it only logs
+    # what torch raises while the profiler stops). Then there is nothing to hold the trace against, and it is done again.
+    said = ""
+    for _ in range(4):
+        for old in out.iterdir():
+            old.unlink()
+        done = subprocess.run(
+            [sys.executable, script, tmp_path / "model", out], env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said += done.stderr
+        if any(out.glob("*profiler_out*.txt")):
+            break
     (trace,) = out.glob("*.pt.trace.json.gz")
-    (table,) = out.glob("*profiler_out*.txt")
+    tables = list(out.glob("*profiler_out*.txt"))
+    assert len(tables) == 1, said[-3000:]
+    table = tables[0]
 
     shown = subprocess.run(
-        [PROGRAM, "trace", "--format", "csv", "--group-by-shape", trace], capture_output=True, text=True, timeout=60
+        [PROGRAM, "trace", "--format", "csv", "--group-by-shape", trace], capture_output=True, text=True, timeout=180
     )
     assert (shown.returncode, shown.stderr) == (0, "")
     ours = {}
@@ -96,7 +107,7 @@ def test_names_calls_and_times_are_those_of_vllms_own_table(tmp_path):
     assert shown_as(total) == said or abs(total - microseconds(said)) < 1
 
     steps = subprocess.run(
-        [PROGRAM, "trace", "--format", "csv", "--steps", trace], capture_output=True, text=True, timeout=60
+        [PROGRAM, "trace", "--format", "csv", "--steps", trace], capture_output=True, text=True, timeout=180
     )
     names = [row["name"] for row in csv.DictReader(io.StringIO(steps.stdout))]
     assert len(names) >= 12 and all(name.startswith("execute_") for name in names)

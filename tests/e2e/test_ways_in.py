@@ -14,6 +14,7 @@ import pytest
 import results
 import serving
 from conftest import workload
+from patience import until
 
 WAYS = {
     # name: (files of the wheel that are taken away, PYTHONPATH as well, in processes of their own)
@@ -63,7 +64,7 @@ def ran(request, llama, folder, wheel):
     spec = {"model": str(llama), "options": options, "batches": [workload(seed=31, requests=12)]}
     result, errors = serving.run_llm(spec, environment, python=python)
     session = results.only_session(sessions)
-    results.wait_for((session / "forward_pass_timing.csv").exists)
+    until((session / "forward_pass_timing.csv").exists)
     return request.param, session, result, errors
 
 

@@ -41,13 +41,27 @@ def test_the_tag_and_the_contents(wheel):
     outside = {name for name in names - scripts - shared if ".dist-info/" not in name}
     sources = serving.ROOT / "python"
     assert outside == {
-        *(str(path.relative_to(sources)) for path in sources.glob("profilemate/**/*.py")),
+        *(str(path.relative_to(sources)) for path in sources.glob("profilemate/**/*.py*") if path.suffix != ".pyc"),
+        *(str(path.relative_to(sources)) for path in sources.glob("profilemate/**/*.sql")),
+        "profilemate/py.typed",
+        "profilemate/_reader.abi3.so",
         "_profilemate.abi3.so",
         "profilemate.pth",
         "profilemate.start",
         "profilemate/site/sitecustomize.abi3.so",
         "profilemate/site/simple/sitecustomize.abi3.so",
     }
+
+
+def test_it_would_run_on_any_manylinux(wheel):
+    """auditwheel: nothing is linked but what every distribution has, at the C library's version of this machine."""
+    pytest.importorskip("auditwheel", reason="auditwheel is not installed")
+    shown = subprocess.run(
+        [sys.executable, "-m", "auditwheel", "show", wheel], capture_output=True, text=True, timeout=300
+    )
+    assert shown.returncode == 0, shown.stderr
+    said = " ".join(shown.stdout.split())
+    assert re.search(r'consistent with the following platform tag: "manylinux_2_\d+_\w+"', said), said
 
 
 def test_the_pth_is_one_line_that_cannot_fail(wheel):

@@ -108,8 +108,8 @@ def make_whisper(folder: Path) -> None:
 
 
 def make_blip2(folder: Path) -> None:
-    """A BLIP-2: a vision model of two layers that sees 16 patches, a Q-Former of two, and an OPT of two. (Qwen3-VL,
-    InternVL, LLaVA, PaliGemma and most others import torchvision, which the CPU build of vLLM does without.)"""
+    """A BLIP-2: a vision model of two layers that sees 16 patches, a Q-Former of two, and an OPT of two. (Those
+    whose processors need torchvision, as most do, are in tiny_vision.py.)"""
     ids = write_special_tokenizer(
         folder, [tiny.BOS, tiny.EOS, tiny.PAD, "<image>"], tokenizer_class="PreTrainedTokenizerFast",
         bos_token=tiny.BOS, eos_token=tiny.EOS, pad_token=tiny.PAD, model_max_length=1024,

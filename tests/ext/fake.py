@@ -128,7 +128,7 @@ def environment(base: Path, *path: str | Path, **extra: str) -> dict[str, str]:
     return {name: value for name, value in made.items() if value}
 
 
-def run(python: str, arguments: list[str], env: dict[str, str], cwd: Path, timeout: float = 60, check: bool = True):
+def run(python: str, arguments: list[str], env: dict[str, str], cwd: Path, timeout: float = 180, check: bool = True):
     done = subprocess.run(
         [python, *arguments], env=env, cwd=cwd, timeout=timeout, capture_output=True, text=True, errors="replace"
     )

@@ -94,6 +94,31 @@ def test_send(how, sends):
     hooked.close(), bare.close()
 
 
+def test_driven_by_its_iterator(how):
+    """As yield from does in a generator."""
+    iterator = how.function(steps)(2).__await__()
+    assert iter(iterator) is iterator
+    bare = steps(2).__await__()
+    assert [next(iterator), next(iterator)] == [next(bare), next(bare)]
+    with pytest.raises(StopIteration) as ours:
+        next(iterator)
+    with pytest.raises(StopIteration) as theirs:
+        next(bare)
+    assert ours.value.args == theirs.value.args
+    with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+        next(iterator)
+
+
+def test_a_weak_reference_to_it(how):
+    coroutine = how.function(steps)(0)
+    gone = weakref.ref(coroutine)
+    assert gone() is coroutine
+    coroutine.close()
+    del coroutine
+    gc.collect()
+    assert gone() is None
+
+
 @pytest.mark.parametrize("value", [None, 5, (1, 2), (), [1], ValueError("v"), StopIteration(3)])
 def test_returned_value(how, value):
     async def give():

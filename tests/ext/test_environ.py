@@ -1,4 +1,4 @@
-"""vLLM's check of environment names (0.17.1+): ours are no longer unknown, nothing else changes."""
+"""vLLM's check of environment names (0.17.0+): ours are no longer unknown, nothing else changes."""
 
 import os
 import subprocess
@@ -47,6 +47,38 @@ print("VLLM_PROFILING_SESSION" in os.environ)
         names = set(line.replace("[", " ").replace("]", " ").replace("'", " ").replace(",", " ").split())
         assert names == {"VLLM_MISTYPED", "VLLM_PROFILING_NO_SUCH"}
     assert len(lists) == 3 and same == "True True True" and token == "True"
+
+
+OLD_ENVS = """
+    import os
+
+    environment_variables = {"VLLM_KNOWN": lambda: 1}
+
+    def validate_environ(hard_fail):
+        unknown = [env for env in os.environ if env.startswith("VLLM_") and env not in environment_variables]
+        if unknown and hard_fail:
+            raise ValueError(f"Unknown vLLM environment variable detected: {unknown[0]}")
+        return unknown
+    """
+
+
+def test_the_check_as_releases_before_0_31_have_it(python, tmp_path):
+    package = fake.write(tmp_path, {**fake.FILES, "vllm/envs.py": OLD_ENVS})
+    script = """
+from vllm import envs
+own = envs.environment_variables
+print(envs.validate_environ(False), envs.validate_environ(hard_fail=False), envs.environment_variables is own)
+try:
+    envs.validate_environ(True)
+except ValueError as error:
+    print(error)
+"""
+    done = run(python, tmp_path, script, package, VLLM_MISTYPED="1")
+    assert done.stdout.splitlines() == [
+        "['VLLM_MISTYPED'] ['VLLM_MISTYPED'] True",
+        "Unknown vLLM environment variable detected: VLLM_MISTYPED",
+    ]
+    assert run(python, tmp_path, "from vllm import envs\nprint(envs.validate_environ(True))", package).stdout.strip() == "[]"
 
 
 def test_without_us_they_are_unknown(python, package, tmp_path):

@@ -438,3 +438,25 @@ with install_import_hook("vllm"):
     import colorsys
     print(is_clean(m))
 """, package)  # fmt: skip
+
+
+def test_another_tool_replaces_the_loaders_exec_module(python, package, tmp_path):
+    """The way of Python profilers of old: what stood there, ours, is called from within theirs, once."""
+    lines = both(python, tmp_path, """
+class Theirs:
+    def find_spec(self, name, path=None, target=None):
+        if name != TARGET:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def exec_module(module):
+            print("theirs")
+            run(module)
+            print(module.EngineArgs.__name__)
+        spec.loader.exec_module = exec_module
+        return spec
+sys.meta_path.insert(0, Theirs())
+import vllm.engine.arg_utils
+""", package)  # fmt: skip
+    assert lines == ["theirs", "EngineArgs"]

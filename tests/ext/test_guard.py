@@ -355,13 +355,13 @@ def test_outermost_and_other_threads():
     def function(wait):
         if wait:
             inside.set()
-            assert go.wait(20)
+            assert go.wait(180)
         return wait
 
     hooked = pm.wrap(function, 0)
     thread = threading.Thread(target=hooked, args=(True,))
     thread.start()
-    assert inside.wait(20)
+    assert inside.wait(180)
     hooked(False)
     assert [event.args for event in probe.events] == [(True,), (False,), (False,)]
     go.set()
@@ -660,3 +660,51 @@ assert not interpreters.run_string(make(), inner)
     if "No module named 'pytest'" in done.stderr:
         pytest.skip("pytest cannot be loaded in a second interpreter here")
     assert done.returncode == 0, done.stderr
+
+
+# ---- calls that a probe counts by the look of the object alone ----
+
+
+class Graph:
+    def replay(self, fail=False):
+        if fail:
+            raise ValueError("as it came")
+        return self
+
+
+def test_a_quick_call_runs_no_half_and_is_counted(recorder):
+    first, second = Graph(), Graph()
+    probe = Probe(0)
+    pm.expect(0, second)
+    hooked = pm.wrap(Graph.__dict__["replay"], 0)
+    before = pm.totals()
+    for _ in range(64):
+        assert hooked(first) is first
+        assert hooked(second) is second
+    with pytest.raises(ValueError, match="as it came"):
+        hooked(second, fail=True)
+    with pytest.raises(TypeError):
+        hooked()
+    assert {event.args[0] for event in probe.events if event.args} == {first}
+    assert [event.half for event in probe.events if event.args] == ["enter", "leave"] * 64
+    hooked(first)
+    assert pm.counts(hooked)[0] == 66  # with the call that lacked its argument; quick ones are apart
+    for _ in range(64):
+        hooked(first)
+    assert pm.totals()[1] - before[1] == 128 + 65  # told at every 64th call that is not quick
+
+
+def test_another_probe_on_the_callable_sees_every_call(recorder):
+    first, second = Graph(), Graph()
+    Probe(0)
+    pm.expect(0, second)
+    hooked = pm.wrap(Graph.__dict__["replay"], 0)
+    other = Probe(1)
+    pm.add(hooked, 1)
+    hooked(first)
+    hooked(second)
+    assert [event.args[0] for event in other.events if event.half == "leave"] == [first, second]
+    pm.remove(hooked, 1)
+    del other.events[:]
+    hooked(second)
+    assert other.events == []

@@ -109,7 +109,7 @@ def test_every_allocation_fails_once():
     if os.environ.get("PM_SANITIZED"):
         pytest.skip("the sanitizers bring their own allocator checks")
     done = subprocess.run(
-        [sys.executable, "-c", CODE % os.path.dirname(__file__)], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", CODE % os.path.dirname(__file__)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(line.split() for line in done.stdout.splitlines())

@@ -181,10 +181,19 @@ def test_arguments_by_position_and_name():
     hooked()
     hooked("s", 1, 2, d=3)
     hooked("s", c=None, b=0)
-    hooked(*["s"], **{"".join(["b"]): 1, "zz": 4})  # a name that is not interned
+    hooked(*["s"], **{"".join(["b"]): 1, "zz": 4})
     assert got == [
         (None, None, None, None, None),
         (("s",), (1,), (2,), (3,), None),
         (("s",), (0,), (None,), None, None),
         (("s",), (1,), None, None, None),
     ]
+
+
+def test_a_name_that_is_not_interned():
+    got = []
+    Probe(0, leave=lambda: got.append((pm.arg(-1, "other"), pm.arg(0, "missing"))))
+    made = "".join(["oth", "er"])  # one letter would be the same object whoever makes it
+    assert made is not sys.intern("other")
+    pm.wrap(lambda **kwargs: None, 0)(**{"first": 1, made: 7, "zz": 4})
+    assert got == [((7,), None)]

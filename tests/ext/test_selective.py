@@ -19,7 +19,10 @@ print(type(vars(Worker)["execute_model"]).__name__)
 """
 # What each switch alone puts out of force: its own probe, and no probe whose facts another file needs as well.
 SWITCHES = {
-    "FORWARD_PASS_TIMING": (set(), {"forward_pass_timing.csv", "forward_pass_summary.json"}),
+    "FORWARD_PASS_TIMING": (
+        {"device"},
+        {"forward_pass_timing.csv", "forward_pass_summary.json", "bandwidth_compute.csv", "bandwidth_compute_summary.json"},
+    ),
     "CPU_TIMING": ({"frontend"}, {"cpu_operations_timing.csv", "cpu_timing_summary.json"}),
     "BATCH_UTILIZATION_TRACKING": (set(), {"batch_utilization.csv", "batch_utilization_summary.json"}),
     "PREEMPTION_TRACKING": (
@@ -38,6 +41,13 @@ SWITCHES = {
         {"kv_cache"},
         {"kv_cache_usage.csv", "kv_cache_evictions.csv", "kv_cache_summary.txt"},
     ),
+    "MEMORY_TRACKING": ({"memory"}, {"memory_usage.csv", "memory_summary.json"}),
+    "COLLECTIVE_TIMING": (
+        {"collective", "kv_transfer"},
+        {"collective_timing.csv", "collective_summary.json", "kv_transfer_timing.csv", "kv_transfer_summary.json"},
+    ),
+    "SAMPLING_TIMING": ({"sampling"}, {"sampling_timing.csv", "sampling_summary.json"}),
+    "SPEC_DECODE_TRACKING": (set(), {"spec_decode.csv", "wasted_work.json"}),
     "MOE_EXPERT_TRACKING": (
         {"moe"},
         {
@@ -46,7 +56,7 @@ SWITCHES = {
         },
     ),
 }  # fmt: skip
-ALWAYS = {"environ", "session"}  # what a process is, and vLLM's check of names
+ALWAYS = {"environ", "session", "torch_profiler"}  # what a process is, vLLM's check of names, the torch profiler
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ BANNER = """\
   KV cache tracking: True
   MoE expert tracking: auto
   Forward pass timing: True
-  CUDA Events mode: True
+  CUDA Events mode: False (CPU: wall clock)
   CPU timing: True
   Batch utilization tracking: True
   Preemption tracking: True
@@ -193,7 +193,7 @@ def test_servers_started_at_once_have_a_session_each(package, tmp_path):
         subprocess.Popen([fake.PYTHON, "-c", FRONT_END], env=env, cwd=tmp_path, stderr=subprocess.DEVNULL)
         for _ in range(6)
     ]
-    assert [server.wait(60) for server in servers] == [0] * 6
+    assert [server.wait(180) for server in servers] == [0] * 6
     found = fake.sessions(tmp_path)
     assert len(found) == 6 and len({fake.session_token(session) for session in found}) == 6
 
@@ -372,11 +372,11 @@ def test_however_the_root_ends(serve, tmp_path, installed, end):
 
 def test_ctrl_c(serve, package, tmp_path, installed):
     env = fake.environment(tmp_path, installed(), package, **ON)
-    server = subprocess.Popen([fake.PYTHON, "-c", FRONT_END + "print(1, flush=True)\nimport time; time.sleep(60)"],
+    server = subprocess.Popen([fake.PYTHON, "-c", FRONT_END + "print(1, flush=True)\nimport time; time.sleep(3600)"],
                               env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
     assert server.stdout.readline() == b"1\n"
     os.killpg(server.pid, signal.SIGINT)
-    server.communicate(timeout=30)
+    server.communicate(timeout=180)
     assert len(log(tmp_path)) == 1
 
 
@@ -405,7 +405,7 @@ def test_a_slow_export_is_left_running(serve, tmp_path, installed):
                     f"{tmp_path / 'build/bin/profilemate'} export {session}")  # fmt: skip
     assert not (tmp_path / "finished").exists()
     release.touch()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while not (tmp_path / "finished").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert (tmp_path / "finished").exists(), "it must outlive the server"

@@ -18,6 +18,58 @@ import pytest
 from wrapping import Probe, how, pm, recorder, wrap_in  # noqa: F401
 
 
+class Own:
+    """A descriptor that binds by functools.partial."""
+
+    def __init__(self, function):
+        self.function = function
+        self.__code__ = function.__code__
+
+    def __get__(self, obj, objtype=None):
+        return functools.partial(self.function, obj)
+
+    def __call__(self, *args):
+        return self.function(*args)
+
+
+class Both:
+    """One that binds to an object with a mind of its own."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __get__(self, obj, objtype=None):
+        return Bound(obj)
+
+    def __call__(self, *args):
+        return self.function(*args)
+
+
+class Bound:
+    rebinds = False
+
+    def __init__(self, obj):
+        self.obj = obj
+
+    def __call__(self, *args):
+        return ("bound", *args)
+
+    def __get__(self, obj, objtype=None):
+        return "bound again" if self.rebinds else self
+
+    def __eq__(self, other):
+        return self.obj == other.obj if hasattr(other, "obj") else NotImplemented
+
+    def __hash__(self):
+        return hash(self.obj)
+
+    def __reduce__(self):
+        return Bound, (7,)
+
+    def __repr__(self):
+        return "<a bound one>"
+
+
 class Base:
     tag = "base"
 
@@ -280,6 +332,93 @@ def test_descriptor_with_its_own_binding(how):
         assert seen[-1].args == (obj, *many) and seen[-1].half == "leave" and seen[-1].result == ()
 
 
+def test_what_ones_own_descriptor_bound_stays_what_it_is(how):
+    """Its comparison, hash, attributes, weak references, pickle and further binding are the inner object's."""
+
+    class Holder:
+        def method(self, *args):
+            return args
+
+        both = Both(method)
+
+    how.place(Holder, "both")
+    obj = Holder()
+    bound = obj.both
+    assert bound == obj.both and not bound != obj.both and bound != Holder().both
+    assert bound == Bound(obj) and Bound(obj) == bound
+    assert {bound: 1}[obj.both] == 1 and {Bound(obj): 2}[bound] == 2
+    with pytest.raises(TypeError, match="not supported between"):
+        bound < 3  # noqa: B015
+    bound.label = "of the inner object"
+    assert bound.label == "of the inner object" and bound.__dict__ == {"obj": obj, "label": "of the inner object"}
+    del bound.label
+    assert not hasattr(bound, "label")
+    with pytest.raises(AttributeError):
+        del bound.label
+    assert bound.__reduce__() == (Bound, (7,)) and pickle.loads(pickle.dumps(bound)) == Bound(7)
+    assert repr(bound).strip("<>").removeprefix("hooked ").strip("<>") == "a bound one"
+
+    gone = weakref.ref(bound, lambda _: left.append(1))
+    left = []
+    assert gone() is bound
+    del bound
+    gc.collect()
+    assert gone() is None and left == [1]
+
+
+def test_binding_what_is_bound_once_more(how):
+    class Holder:
+        both = Both(len)
+        again = Both(len)
+
+    class Other:
+        pass
+
+    how.place(Holder, "both", "again")
+    obj = Holder()
+    Other.taken = obj.both
+    Bound.rebinds = True
+    try:
+        assert Other().taken == "bound again"
+    finally:
+        Bound.rebinds = False
+    assert Other().taken == Bound(obj)
+    Other.partial = functools.partial(obj.both, 1)
+    assert Other().partial(2) == ("bound", 1, 2)
+
+
+def test_recursion_through_ones_own_descriptor():
+    """Only the outermost of them runs halves."""
+
+    class Holder:
+        def down(self, n):
+            return n if n == 0 else self.own(n - 1)
+
+        own = Own(down)
+
+    probe = Probe(0, outermost=True)
+    wrap_in(Holder, "own", 0)
+    assert Holder().own(3) == 0 and probe.halves == ["enter", "leave"]
+    assert Holder().own(2) == 0 and probe.halves == ["enter", "leave"] * 2
+
+
+def test_coroutine_function_of_ones_own_descriptor(how):
+    class Holder:
+        async def later(self, a):
+            return self, a
+
+        own = Own(later)
+
+    how.place(Holder, "own")
+    obj = Holder()
+    coroutine = obj.own(4)
+    with pytest.raises(StopIteration) as stop:
+        coroutine.send(None)
+    assert stop.value.value == (obj, 4)
+    if how.hooked and how.probes:
+        assert how.probes[0].events[-1].half == "leave" and how.probes[0].events[-1].result == ((obj, 4),)
+
+
 # ---- attributes ----
 
 
@@ -431,6 +570,16 @@ def test_context_manager_and_abstract(how):
 
 def module_function(a):
     return a + 1
+
+
+def test_what_has_no_name_is_pickled_as_it_is(how):
+    binary = how.function(functools.partial(int, base=2))
+    again = pickle.loads(pickle.dumps(binary))
+    assert isinstance(again, functools.partial) and again("101") == 5
+    gone = weakref.ref(binary)
+    del binary
+    gc.collect()
+    assert gone() is None
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -603,15 +752,15 @@ def test_abstract_kinds_keep_their_type():
 
 
 def test_targets_of_one_wrapper():
-    probes = [Probe(n) for n in range(9)]
-    hooked = pm.wrap(module_function, *range(8))
+    probes = [Probe(n) for n in range(13)]
+    hooked = pm.wrap(module_function, *range(12))
     assert hooked(1) == 2
-    with pytest.raises(RuntimeError, match="8 targets"):
-        pm.add(hooked, 8)
+    with pytest.raises(RuntimeError, match="12 targets"):
+        pm.add(hooked, 12)
     pm.add(hooked, 0)  # again: no effect
-    assert pm.counts(hooked)[2] == 8
-    assert all(probe.halves == ["enter", "leave"] for probe in probes[:8])
-    assert pm.remove(hooked, 3) == 7 and hooked(1) == 2
+    assert pm.counts(hooked)[2] == 12
+    assert all(probe.halves == ["enter", "leave"] for probe in probes[:12])
+    assert pm.remove(hooked, 3) == 11 and hooked(1) == 2
     assert len(probes[3].events) == 2 and len(probes[4].events) == 4
     pm.add(hooked, 3)
     assert hooked(1) == 2 and len(probes[3].events) == 4

@@ -18,6 +18,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char folder[256];
 
+static void remove_folder(void)
+{
+    char path[512];
+    snprintf(path, sizeof(path), "%s/records/p1-0.pmrec", folder);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/records", folder);
+    rmdir(path);
+    snprintf(path, sizeof(path), "%s/session", folder);
+    unlink(path);
+    rmdir(folder);
+}
+
 static void make_folder(void)
 {
     static const char text[] = "start_mono_ns 1000000000\nstart_real_ns 1795422301000000000\n";
@@ -25,7 +37,7 @@ static void make_folder(void)
     const char *base = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
 
     snprintf(folder, sizeof(folder), "%s/pmfuzz-XXXXXX", base);
-    if (mkdtemp(folder) == NULL)
+    if (mkdtemp(folder) == NULL || atexit(remove_folder) != 0)
         abort();
     snprintf(path, sizeof(path), "%s/records", folder);
     if (mkdir(path, 0700) != 0)
@@ -54,6 +66,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort(); /* the folder is sound */
     if (devour_reader(session, &eaten) != 0 || devour_views(session) != 0)
         abort(); /* damage is noted, never a failure */
+    /* The same through a window, where there is anything to see in it. */
+    const struct pm_span span = {
+        .by_steps = true, .to_ns = UINT64_MAX, .from_step = 1, .to_step = 5};
+    if (pm_session_see(session, &span) == 0 && devour_views(session) != 0)
+        abort();
     pm_session_close(session);
     return 0;
 }

@@ -10,6 +10,12 @@
 
 #include "reader/reader.h"
 #include "reader/steps.h"
+#include "explain/explain.h"
+#include "html/page.h"
+#include "view/arrow_view.h"
+#include "view/chrome_trace.h"
+#include "view/openmetrics.h"
+#include "view/perfetto_trace.h"
 #include "view/view.h"
 
 struct devoured {
@@ -76,6 +82,44 @@ static inline int devour_reader(const struct pm_session *session, struct devoure
     return 0;
 }
 
+static inline int devour_table(const char *name, const char *sentence, void *arg)
+{
+    const struct pm_session *session = arg;
+    struct ArrowSchema schema;
+    struct ArrowArray array;
+    struct pm_table *table;
+    size_t rows = 1;
+    int rc = pm_table_open(&table, session, name, NULL);
+    (void)sentence;
+    if (rc != 0)
+        return rc;
+    rc = pm_arrow_schema(table, &schema);
+    if (rc == 0)
+        schema.release(&schema);
+    while (rc == 0 && rows > 0) {
+        rc = pm_arrow_batch(table, 100, &array, &rows);
+        if (rc == 0 && rows > 0)
+            array.release(&array);
+    }
+    pm_table_close(table);
+    return rc;
+}
+
+static inline int devour_exports(const struct pm_session *session, FILE *null)
+{
+    struct pm_error err = {""};
+    int rc = pm_view_chrome(session, null, &err);
+    if (rc == 0)
+        rc = pm_view_perfetto(session, null, &err);
+    if (rc == 0)
+        rc = pm_view_openmetrics(session, null, &err);
+    /* Damaged times may make the session too long for an interval, which is told. */
+    if (rc == 0 && pm_view_openmetrics_series(session, 3600000000000ull, null, &err) != 0 &&
+        strstr(err.text, "longer interval") == NULL)
+        rc = -PM_EIO;
+    return rc == 0 ? pm_native_tables(session, devour_table, (void *)(uintptr_t)session) : rc;
+}
+
 static inline int devour_views(const struct pm_session *session)
 {
     struct pm_report_options options = {.colour = true};
@@ -85,11 +129,21 @@ static inline int devour_views(const struct pm_session *session)
     if (rc == 0)
         rc = pm_view_report_text(session, &options, null, &err);
     if (rc == 0)
-        rc = pm_view_report_json(session, null, &err);
+        rc = pm_view_report_json(session, NULL, null, &err);
+    if (rc == 0)
+        rc = pm_explain_report_text(session, &options, null, &err);
+    if (rc == 0) {
+        struct pm_buf page;
+        pm_buf_init(&page, 64u << 20);
+        rc = pm_html_data(&page, session, NULL, &err);
+        pm_buf_release(&page);
+    }
     if (rc == 0)
         rc = pm_view_metadata(session, null, &err);
     if (rc == 0)
         rc = pm_export_native(session, PM_NATIVE_JSON, NULL, null, NULL, &err);
+    if (rc == 0)
+        rc = devour_exports(session, null);
     if (null != NULL)
         fclose(null);
     return rc;

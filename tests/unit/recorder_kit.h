@@ -116,7 +116,7 @@ static inline void kit_remove(const char *path)
 /* A fresh session folder with records/ in it, under base or $TMPDIR. */
 static inline void kit_session(char *ret_path, size_t size, const char *base)
 {
-    char records[300];
+    char records[400];
     if (base == NULL)
         base = getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp";
     snprintf(ret_path, size, "%s/pmrec-XXXXXX", base);

@@ -31,6 +31,9 @@ static const struct row rows[] = {
     {true, {"python", "-m", "vllm.entrypoints.cli.main", "serve", "m"}},
     {true, {"python", "/x/site-packages/vllm/entrypoints/openai/api_server.py", "--model", "m"}},
     {true, {"python", "vllm/entrypoints/openai/api_server.py"}},
+    {true, {"python", "/x/vllm/entrypoints/cli/main.py", "serve", "m"}},
+    {false, {"python", "/x/vllm/entrypoints/cli/main.py", "chat"}},
+    {false, {"python", "/x/vllm/entrypoints/cli/serve.py", "serve", "m"}},
     {false, {"python", "-m", "vllm.entrypoints.openai.api_server", "--help"}},
     {false, {"python", "-m", "vllm.entrypoints.openai.api_server", "-h"}},
     {false, {"python", "-m", "vllm.entrypoints.cli.main", "chat"}},
@@ -79,6 +82,9 @@ static const struct row rows[] = {
     {true, {"python", "/venv/bin/viztracer", "-mvllm.entrypoints.openai.api_server"}},
     {false, {"python", "-m", "cProfile", "-o", "p", "train.py", "--model", "m"}},
     {false, {"python", "-m", "pdb", "/venv/bin/vllm", "chat"}},
+    {true, {"python", "-m", "cProfile", "/x/vllm/entrypoints/cli/main.py", "serve", "m"}},
+    {true, {"python", "-m", "pdb", "vllm/entrypoints/openai/api_server.py", "--model", "m"}},
+    {false, {"python", "-m", "pdb", "vllm/entrypoints/cli/main.py", "chat"}},
 
     /* launchers: their children have command lines of their own */
     {false, {"python", "/venv/bin/torchrun", "--nproc-per-node", "2", "script.py", "--model", "m"}},

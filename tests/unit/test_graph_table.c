@@ -80,6 +80,26 @@ static void an_address_is_what_was_said_of_it_last(void **state)
     pm_graphs_clear(&graphs);
 }
 
+static void an_entry_has_its_pieces_in_order(void **state)
+{
+    struct pm_graphs graphs = {0};
+    const struct pm_graph_desc desc = desc_of(8, PM_GRAPH_MODE_PIECEWISE, PM_GRAPH_HOLDER_WRAPPER);
+    const uint32_t place = pm_graphs_entry(&graphs, &desc, 0);
+    (void)state;
+
+    for (uint32_t round = 0; round < 2; round++) { /* the second time they are captured anew */
+        for (uint32_t i = 0; i < 100; i++) {
+            pm_graphs_learn(&graphs, address(1000 * round + i), place, i);
+            assert_int_equal(graphs.entries[place].chained, i + 1);
+        }
+        for (uint32_t i = 0; i < 100; i++)
+            assert_ptr_equal(graphs.entries[place].chain[i], address(1000 * round + i));
+    }
+    pm_graphs_learn(&graphs, address(5000), place, 102); /* one is missing before it */
+    assert_int_equal(graphs.entries[place].chained, 100);
+    pm_graphs_clear(&graphs);
+}
+
 static void objects_have_a_ceiling(void **state)
 {
     struct pm_graphs graphs = {0};
@@ -125,6 +145,7 @@ int main(void)
         cmocka_unit_test(a_descriptor_has_one_entry_in_each_worker),
         cmocka_unit_test(entries_are_found_again_after_growth),
         cmocka_unit_test(an_address_is_what_was_said_of_it_last),
+        cmocka_unit_test(an_entry_has_its_pieces_in_order),
         cmocka_unit_test(objects_have_a_ceiling),
         cmocka_unit_test(the_largest_sizes_are_those_of_the_model),
     };

@@ -172,6 +172,11 @@ static void quantile_edges(void **state)
     assert_true(pm_hist_count(&hist) == UINT64_MAX);
     for (double q = 0; q <= 1; q += 0.125)
         assert_true(pm_hist_quantile(&hist, q, &value));
+    /* so many that the last one's number is rounded up beyond them: the largest, all the same */
+    memset(&hist, 0, sizeof hist);
+    hist.buckets[1] = (1ull << 62) - 1;
+    hist.buckets[5] = 1;
+    assert_true(pm_hist_quantile(&hist, 1, &value) && value == (double)pm_hist_lower(5));
 }
 
 static void merging(void **state)

@@ -45,6 +45,9 @@ static void kept(void **state)
     CHECK("vllm serve m -O3 -O.mode ***", "vllm", "serve", "m", "-O3", "-O.mode", "3");
     CHECK("python -m vllm serve m", "python", "-m", "vllm", "serve", "m");
     CHECK("python --version", "python", "--version");
+    CHECK("python --check-hash-based-pycs never -m vllm serve m", "python",
+          "--check-hash-based-pycs", "never", "-m", "vllm", "serve", "m");
+    CHECK("python --check-hash-based-pycs", "python", "--check-hash-based-pycs");
     CHECK("python", "python");
     assert_int_equal(pm_mask_command(0, NULL, text, sizeof text), 0);
     assert_string_equal(text, "");

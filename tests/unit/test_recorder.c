@@ -155,7 +155,7 @@ static void losses_are_counted_and_placed(void **state)
         refused +=
             !kit_record(f->rec, KIT_STEP, f->written[KIT_STEP], 0) || !++f->written[KIT_STEP];
     /* Let it fit again, so that the LOST record can be placed. */
-    for (int i = 0; i < 5000; i++) {
+    for (int i = 0; i < 200000; i++) {
         if (kit_record(f->rec, KIT_STEP, f->written[KIT_STEP], 0)) {
             f->written[KIT_STEP]++;
             break;

@@ -273,6 +273,43 @@ static void no_room_for_the_header_is_an_error(void **state)
     drop_small_disk();
 }
 
+/* tmpfs counts its inodes: there is room for the folders and nothing else. */
+static void no_inode_is_an_error(void **state)
+{
+    (void)state;
+    NEEDS_SMALL_DISK("1m,nr_inodes=3");
+    char dir[256], path[600];
+    kit_session(dir, sizeof dir, small_disk);
+    struct pm_recorder_options options = kit_options(dir, true);
+    struct pm_recorder *rec = NULL;
+    struct pm_error err = {{0}};
+    int status = pm_recorder_open(&rec, &options, &err);
+    assert_int_equal(status, -PM_ENOSPACE);
+    assert_null(rec);
+    assert_true(err.text[0] != '\0');
+    assert_int_equal(walk_find(dir, path, sizeof path), 0);
+    kit_remove(dir);
+    drop_small_disk();
+}
+
+static void a_read_only_disk_is_an_error(void **state)
+{
+    (void)state;
+    NEEDS_SMALL_DISK("1m");
+    char dir[256], path[600];
+    kit_session(dir, sizeof dir, small_disk);
+    if (mount("none", small_disk, NULL, MS_REMOUNT | MS_RDONLY, NULL) != 0)
+        skip();
+    struct pm_recorder_options options = kit_options(dir, true);
+    struct pm_recorder *rec = NULL;
+    struct pm_error err = {{0}};
+    assert_true(pm_recorder_open(&rec, &options, &err) < 0);
+    assert_null(rec);
+    assert_true(err.text[0] != '\0');
+    assert_int_equal(walk_find(dir, path, sizeof path), 0);
+    drop_small_disk();
+}
+
 /* ---- a limit on the size of files ---- */
 
 /* The kernel answers an allocation beyond it with SIGXFSZ, whose default is death. */
@@ -348,6 +385,35 @@ static void a_deleted_directory_is_survived(void **state)
         assert_true(atomic_load(&head->state) & PM_STATE_DISK_FULL);
         assert_true(steps > before);
         pm_recorder_close(rec);
+    }
+}
+
+/* What is recorded later is in the same file, under its new name. */
+static void a_renamed_directory_goes_on(void **state)
+{
+    (void)state;
+    for (int thread = 0; thread < 2; thread++) {
+        char dir[256], other[256];
+        struct walk walk;
+        uint64_t written[KIT_SCHEMAS] = {0};
+        kit_session(dir, sizeof dir, NULL);
+        snprintf(other, sizeof other, "%.200s.renamed", dir);
+        struct pm_recorder_options options = kit_options(dir, thread == 1);
+        struct pm_recorder *rec = kit_open(&options);
+        for (int i = 0; i < 30000; i++) {
+            if (i == 3000)
+                assert_int_equal(rename(dir, other), 0);
+            written[KIT_STEP] += kit_record(rec, KIT_STEP, written[KIT_STEP], 0);
+            if (thread == 1 && i % 200 == 0)
+                nap_ms(1);
+        }
+        pm_recorder_close(rec);
+        assert_true(written[KIT_STEP] > 3000);
+        assert_int_equal(access(dir, F_OK), -1);
+        kit_check_session(other, written, &walk);
+        assert_false(walk.head->state & PM_STATE_DISK_FULL);
+        walk_free(&walk);
+        kit_remove(other);
     }
 }
 
@@ -437,7 +503,10 @@ int main(void)
         cmocka_unit_test(a_full_disk_loses_and_recovers),
         cmocka_unit_test(no_room_for_the_header_is_an_error),
         cmocka_unit_test(a_limit_on_file_sizes_is_survived),
+        cmocka_unit_test(no_inode_is_an_error),
+        cmocka_unit_test(a_read_only_disk_is_an_error),
         cmocka_unit_test(a_deleted_directory_is_survived),
+        cmocka_unit_test(a_renamed_directory_goes_on),
         cmocka_unit_test(the_mode_does_not_depend_on_the_umask),
         cmocka_unit_test(the_standard_descriptors_are_left_alone),
         cmocka_unit_test(a_stolen_descriptor_is_not_written),

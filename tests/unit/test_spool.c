@@ -153,6 +153,7 @@ static void comes_home(void **state)
     born();
     make_record("p1-00000001.pmrec", 600001);
     make_record("p2-00000002.pmrec", 8);
+    make_record("p2-00000002.pmfun", 300); /* its table of functions */
     assert_int_equal(chmod(in(spool, "p2-00000002.pmrec"), 0640), 0);
     write_file(in(spool, "note.txt"), "x", 1); /* none of ours */
     assert_int_equal(symlink("/etc/passwd", in(spool, ".p3.pmrec")), 0);
@@ -165,6 +166,7 @@ static void comes_home(void **state)
         assert_true(bytes[i] == (char)(i * 7));
     assert_int_equal(read_file(in(path, "records/p2-00000002.pmrec"), bytes, sizeof bytes), 8);
     assert_int_equal(mode_of(in(path, "records/p2-00000002.pmrec")), 0640);
+    assert_int_equal(read_file(in(path, "records/p2-00000002.pmfun"), bytes, sizeof bytes), 300);
     assert_int_equal(count_entries(in(path, "records"), "."), 2);
     assert_int_equal(count_entries(spool, "p"), 0);
     assert_true(exists(in(spool, "note.txt")));
@@ -219,7 +221,7 @@ static void leaves_the_living(void **state)
     assert_int_equal(pm_birth_unspool(path, &left, NULL), 0);
     assert_int_equal(left, 0);
     assert_false(exists(spool));
-    assert_int_equal(count_entries(in(path, "records"), "p"), 3);
+    assert_int_equal(count_entries(in(path, "records"), "."), 2);
 }
 
 /* A session from elsewhere may name any path as its spool: only its own is ever touched. */

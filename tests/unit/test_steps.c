@@ -485,6 +485,52 @@ static void fields_are_found_by_name(void **state)
     mk_remove(dir);
 }
 
+/* Recording began while the server ran: the worker's first step is the scheduler's third, which the
+ * second request that was new to both tells; what the worker saw before the scheduler has no pair.
+ */
+static void late_engine(struct mk *mk)
+{
+    for (unsigned i = 0; i < 5; i++)
+        mk_sched(mk, mk_sched_of(i, 0, i + 1));
+    pm_recorder_attr(mk->rec, "mark.sched.0.0", "1 00000000000000aa");
+    pm_recorder_attr(mk->rec, "mark.sched.0.1", "3 00000000000000bb");
+}
+
+static void late_worker(struct mk *mk)
+{
+    for (unsigned i = 0; i < 3; i++)
+        mk_worker(mk, mk_worker_of(i, 0, i + 3, 1000000));
+    pm_recorder_attr(mk->rec, "mark.worker.0.0", "1 00000000000000bb");
+}
+
+static void early_worker(struct mk *mk)
+{
+    for (unsigned i = 0; i < 7; i++)
+        mk_worker(mk, mk_worker_of(i, 0, i < 2 ? 9 : i - 1, 1000000));
+    pm_recorder_attr(mk->rec, "mark.worker.0.0", "0 00000000000000cc");
+    pm_recorder_attr(mk->rec, "mark.worker.0.1", "3 00000000000000aa");
+}
+
+static void begun_late(void **state)
+{
+    void (*const workers[])(struct mk *) = {late_worker, early_worker};
+    static const size_t matched[] = {3, 5};
+    struct walked walked;
+    (void)state;
+    for (size_t w = 0; w < 2; w++) {
+        char dir[256];
+        struct pm_session *session = two_processes(dir, sizeof dir, late_engine, workers[w]);
+        size_t pairs = 0;
+        walk(session, 0, 0, &walked);
+        for (size_t i = 0; i < walked.count; i++)
+            pairs += walked.steps[i].matched;
+        assert_int_equal(walked.count, 5);
+        assert_int_equal(pairs, matched[w]);
+        assert_int_equal(walked.mismatched, 0);
+        pm_session_close(session);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -496,6 +542,7 @@ int main(void)
         cmocka_unit_test(a_short_engine_inside_a_long_one),
         cmocka_unit_test(one_side_alone),
         cmocka_unit_test(fields_are_found_by_name),
+        cmocka_unit_test(begun_late),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -209,11 +209,44 @@ static void changed_gzip(void **state)
     pm_classes_release(&classes);
 }
 
+/* What fuzzing found: an event without a name in a stack, a gzip stream cut off behind all events,
+ * and damage that was read otherwise where a piece of the text ended behind a backslash. */
+static void found_by_fuzzing(void **state)
+{
+    static const char *const texts[] = {
+        "{\"traceEvents\": [{\"ph\": \"X\", \"name\": \"\", \"pid\": 1, \"tid\": 1, \"ts\": 1, "
+        "\"dur\": 5}]}",
+        "{\"a\": [ 1, \\\"[\\\\\"]\", \\\"{ ], \"traceEvents\": [{\"ph\": \"X\", \"name\": \"b\", "
+        "\"ts\": 1}]}",
+    };
+    static struct pm_classes classes;
+    uint8_t packed[512];
+    (void)state;
+    assert_int_equal(pm_classes_init(&classes, NULL, NULL), 0);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        for (size_t chunk = 0; chunk < 90; chunk++)
+            (void)devour_trace((const uint8_t *)texts[i], strlen(texts[i]), chunk, &classes);
+    z_stream z = {0};
+    assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z.next_in = (Bytef *)(uintptr_t)texts[0];
+    z.avail_in = (uInt)strlen(texts[0]);
+    z.next_out = packed;
+    z.avail_out = sizeof(packed);
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    const size_t size = sizeof(packed) - z.avail_out;
+    deflateEnd(&z);
+    for (size_t cut = 1; cut < 9; cut++) /* of the eight bytes behind the stream */
+        for (size_t chunk = 0; chunk < 200; chunk += 7)
+            assert_true(devour_trace(packed, size - cut, chunk, &classes));
+    pm_classes_release(&classes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(changed_bytes),
         cmocka_unit_test(changed_gzip),
+        cmocka_unit_test(found_by_fuzzing),
     };
     return cmocka_run_group_tests_name("trace_damage", tests, NULL, NULL);
 }

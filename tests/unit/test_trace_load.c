@@ -370,8 +370,7 @@ static void refuses_what_is_no_trace(void **state)
                                         "   ",
                                         "hello",
                                         "{\"a\": 1}",
-                                        "\x7f"
-                                        "ELF",
+                                        "\177ELF",
                                         "{\"traceEvents\": 3}",
                                         "\x1f\x8b\x08"};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {

@@ -4,8 +4,9 @@
  */
 #include "make_session.h"
 
-#include "../../src/probe/kv_schema.c" /* the probe's own schemas: pure C */
 #include "base/settings.h"
+#include "session/kv_facts.h"
+#include "session/kv_schema.h"
 #include "view/kv.h"
 #include "view/view.h"
 
@@ -332,7 +333,7 @@ static char *report_of(const struct pm_session *session, bool json)
     struct pm_report_options options = {0};
     FILE *out = open_memstream(&text, &bytes);
     assert_non_null(out);
-    int rc = json ? pm_view_report_json(session, out, &err)
+    int rc = json ? pm_view_report_json(session, &options, out, &err)
                   : pm_view_report_text(session, &options, out, &err);
     assert_int_equal(rc, 0);
     fclose(out);

@@ -31,7 +31,7 @@ static char *report_text(const struct pm_session *session, bool json, bool colou
     struct pm_error err = {""};
     FILE *out = open_memstream(&text, &bytes);
     assert_non_null(out);
-    const int rc = json ? pm_view_report_json(session, out, &err)
+    const int rc = json ? pm_view_report_json(session, &options, out, &err)
                         : pm_view_report_text(session, &options, out, &err);
     if (rc != 0)
         fail_msg("%s", err.text);
@@ -184,7 +184,17 @@ static void a_report_is_80_columns_wide(void **state)
     expect(text, "500 prompt, 195 decode, 0 computed again");
     expect(text, "1 in place, 1 fired, 0 not in this vLLM, 0 off");
     /* 4.33 of every 10 ms: 39 steps, 38 gaps of 5.67 ms. */
-    expect(text, "  idle               5.525     56.1 %");
+    /* schedule, pre, model, post, sample, other and idle are the whole. */
+    expect(text, "  schedule           0.049      0.5 %");
+    expect(text, "  idle               5.476     55.6 %");
+    double shares = 0;
+    const char *row = strstr(text, "  schedule  ");
+    for (int i = 0; i < 7; i++, row = strchr(row, '\n') + 1) {
+        double share;
+        assert_int_equal(sscanf(row, "%*s %*f %lf", &share), 1);
+        shares += share;
+    }
+    assert_true(shares > 99.6 && shares < 100.4);
     free(text);
     text = report_text(session, false, true, false);
     assert_non_null(strstr(text, "\033[1m"));

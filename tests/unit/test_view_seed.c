@@ -132,10 +132,10 @@ static void golden_full(void **state)
     make_small(&mk, dir, "full");
     for (int again = 0; again < 2; again++) {
         export_ok(dir, NULL, -1, &result);
-        assert_int_equal(result.files, 3);
+        assert_int_equal(result.files, 5);
         assert_int_equal(result.rows, 5);
         assert_int_equal(result.preset, PM_PRESET_FULL);
-        assert_int_equal(count_entries(dir), 5); /* session, records and the three */
+        assert_int_equal(count_entries(dir), 7); /* session, records and the five */
         expect_file(dir, "forward_pass_timing.csv", full_csv);
         expect_file(dir, "forward_pass_summary.json",
                     "{\n"
@@ -325,7 +325,7 @@ static void other_ranks_have_their_own_folders(void **state)
         }
     }
     export_ok(dir, NULL, -1, &result);
-    assert_int_equal(result.files, 9);
+    assert_int_equal(result.files, 17);
     assert_int_equal(result.rows, 4);
     expect_inside(dir, "forward_pass_timing.csv", "0.011200,decode,1,1,2.000,500.0\n");
     snprintf(path, sizeof path, "%s/engine_0", dir);
@@ -411,7 +411,7 @@ static void leftovers_of_a_killed_export_go(void **state)
     snprintf(path, sizeof path, "%s/.pm-export-%d-other.csv", dir, (int)getppid());
     mk_write(path, "at work", 7);
     export_ok(dir, NULL, -1, &result);
-    assert_int_equal(count_entries(dir), 6);
+    assert_int_equal(count_entries(dir), 8);
     mk_remove(dir);
 }
 
