@@ -86,6 +86,15 @@ static enum outcome isal_step(struct pm_inflate *gz, uint8_t *out, size_t n, siz
 }
 #endif
 
+static int open_library(struct pm_inflate *gz)
+{
+#ifdef PM_HAVE_ISAL
+    if (gz->inflater == PM_INFLATE_ISAL)
+        return isal_open(gz);
+#endif
+    return zlib_open(gz);
+}
+
 int pm_inflate_init(struct pm_inflate *gz, pm_inflate_read_fn read, void *arg,
                     enum pm_inflate_library library)
 {
@@ -103,12 +112,7 @@ int pm_inflate_init(struct pm_inflate *gz, pm_inflate_read_fn read, void *arg,
     gz->input = calloc(1, LOOK_BACK + INPUT_BYTES);
     if (gz->input == NULL)
         return -PM_ENOMEM;
-#ifdef PM_HAVE_ISAL
-    if (gz->inflater == PM_INFLATE_ISAL)
-        err = isal_open(gz);
-    else
-#endif
-        err = zlib_open(gz);
+    err = open_library(gz);
     if (err != 0)
         pm_inflate_release(gz);
     return err;
