@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import until
 from program import MAKE_SESSION, PROGRAM, SITE, one_sentence
 
 # A command that says which signals it got, one a line, and ends with 3 at SIGTERM.
@@ -237,10 +239,12 @@ class Terminal:
     def wait_for(self, text: str):
         deadline = time.monotonic() + 180
         while text not in self.shown:
-            assert time.monotonic() < deadline, f"no {text!r} in {self.shown!r}"
-            self.read()
+            assert self.read(deadline), f"the terminal closed without {text!r}: {self.shown!r}"
 
-    def read(self) -> bool:
+    def read(self, deadline: float) -> bool:
+        """False once nobody has the terminal open any more."""
+        ready, _, _ = select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))
+        assert ready, f"nothing more came after {self.shown!r}; on the terminal: {self.processes()}"
         try:
             chunk = os.read(self.fd, 65536)
         except OSError:
@@ -248,8 +252,23 @@ class Terminal:
         self.shown += chunk.decode(errors="replace")
         return bool(chunk)
 
+    def processes(self) -> list[str]:
+        """Of its session: number, state, group and the signals that wait or are blocked, as the kernel has them."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+                signals = re.findall(r"^((?:Shd|Sig)\w+):\s*(\w+)", (path / "status").read_text(), re.M)
+                words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:  # it ended meanwhile
+                continue
+            if int(fields[3]) == self.pid:
+                found.append(f"{path.name} {fields[0]} of group {fields[2]} {dict(signals)} {words[:60]!r}")
+        return found
+
     def finish(self) -> int:
-        while self.read():
+        deadline = time.monotonic() + 180
+        while self.read(deadline):
             pass
         code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         os.close(self.fd)
@@ -317,6 +336,8 @@ def test_ctrl_z_stops_both_and_continuing_goes_on_with_both(cli, tmp_path):
     terminal.wait_for("ready")
     job = int(re.search(r"job (\d+)", terminal.shown).group(1))
     child = int(Path(f"/proc/{job}/task/{job}/children").read_text().split()[0])
+    # The command may be quicker than the shell's `fg`, before which Ctrl-Z is the shell's, which nobody can stop.
+    until(lambda: os.tcgetpgrp(fd) == os.getpgid(job), "the job in the foreground")
     terminal.type(b"\x1a")
     terminal.wait_for("back")  # the shell saw its job stop, and goes on with it
     wait_for_state(job, "SR")
