@@ -1,6 +1,6 @@
 """LLM() scripts, run in a process of their own by serving.run_llm; prints one line `RESULT {json}` on stdout.
 
-The specification is a JSON object in the first argument, or a list of them, whose engines run one after another in the
+The specification is a JSON object in the first argument (- : on standard input), or a list of them, whose engines run one after another in the
 one process; one that fails leaves {"error": …} in place of its result.
   model      folder                              options    keyword arguments of LLM()
   batches    list of lists of {prompt, max_tokens}: each inner list is one call of generate(); prompt is a text or token
@@ -88,7 +88,7 @@ def run(spec: dict) -> dict:
 
 
 def main() -> None:
-    spec = json.loads(sys.argv[1])
+    spec = json.loads(sys.stdin.read() if sys.argv[1] == "-" else sys.argv[1])
     if isinstance(spec, dict):
         result = run(spec)
     else:

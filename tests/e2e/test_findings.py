@@ -36,34 +36,39 @@ def test_every_option_to_turn_is_one_of_this_vllm():
 
 
 def tokens(rng: random.Random, n: int) -> list[int]:
-    return [rng.randrange(3, 10) for _ in range(n)]  # one digit each: the specification is one argument of a process
+    return [rng.randrange(3, 10) for _ in range(n)]
+
+
+# A rule wants a second of work before it speaks: each load is several, on a machine that is quick as well.
 
 
 def small(rng: random.Random) -> dict:
     """Eight requests at a time want 3 600 tokens of a KV cache that has 1 024; all prompts begin alike."""
     shared = tokens(rng, 128)
-    batch = [{"prompt": shared + tokens(rng, 20), "max_tokens": 300} for _ in range(24)]
+    batch = [{"prompt": shared + tokens(rng, 20), "max_tokens": 300} for _ in range(60)]
     return {"options": {"num_gpu_blocks_override": 33, "max_num_seqs": 8}, "batches": [batch]}
 
 
 def crowded(rng: random.Random) -> dict:
-    """Sixty requests at once for four places, in a KV cache that would hold a hundred."""
-    batch = [{"prompt": tokens(rng, 180), "max_tokens": 40} for _ in range(60)]
+    """Three hundred requests at once for four places, in a KV cache that would hold a hundred."""
+    batch = [{"prompt": tokens(rng, 180), "max_tokens": 40} for _ in range(300)]
     return {"options": {"num_gpu_blocks_override": 1000, "max_num_seqs": 4}, "batches": [batch]}
 
 
 def stalled(rng: random.Random) -> dict:
-    """Four requests decode all the time, while thirty long prompts are read beside them."""
-    batch = [{"prompt": tokens(rng, 10), "max_tokens": 900} for _ in range(4)]
-    batch += [{"prompt": tokens(rng, 700), "max_tokens": 1} for _ in range(30)]
+    """Four requests decode all the time, while thirty long prompts are read beside them; five times over."""
+    batches = []
+    for _ in range(5):
+        batch = [{"prompt": tokens(rng, 10), "max_tokens": 900} for _ in range(4)]
+        batches.append(batch + [{"prompt": tokens(rng, 700), "max_tokens": 1} for _ in range(30)])
     options = {"num_gpu_blocks_override": 400, "max_num_seqs": 8, "max_num_batched_tokens": 768}
-    return {"options": options, "batches": [batch]}
+    return {"options": options, "batches": batches}
 
 
 def calm(rng: random.Random) -> dict:
-    """Four requests of eight that could run, in a KV cache of which they need two thirds."""
-    batch = [{"prompt": tokens(rng, 20), "max_tokens": 900} for _ in range(4)]
-    return {"options": {"num_gpu_blocks_override": 171, "max_num_seqs": 8}, "batches": [batch]}
+    """Four requests of eight that could run, in a KV cache of which they need two thirds; five times over."""
+    batches = [[{"prompt": tokens(rng, 20), "max_tokens": 900} for _ in range(4)] for _ in range(5)]
+    return {"options": {"num_gpu_blocks_override": 171, "max_num_seqs": 8}, "batches": batches}
 
 
 LOADS = (small, crowded, stalled, calm)

@@ -90,7 +90,10 @@ def served(llama, folder):
         until(lambda: top(session)["engines"][0]["total"]["finished"] == 33)
         hung_up = SimpleNamespace(metrics=server.metrics(), shown=top(session))
         ending = busy(server)
-        serving_now = until(lambda: all_decode(shown := top(session)) and shown)
+        seen: list[dict] = []
+        serving_now = until(
+            lambda: seen.append(top(session)) or (all_decode(seen[-1]) and seen[-1]), lambda: json.dumps(seen[-3:])
+        )
 
         (engine,) = server.pids("engine")
         for _ in range(5):  # the machine may be away for seconds: what counts is what `top` can do

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import signal
 import time
+from socket import SHUT_WR
 from types import SimpleNamespace
 
 import driving
@@ -39,12 +42,24 @@ def requests_that_crowd() -> list[dict]:
 
 
 def hang_up(server: serving.Server, prompt: list[int]) -> None:
-    """A client that goes away in the middle of a streamed answer."""
+    """A client that goes away in the middle of a streamed answer, of which the engine core makes no more until the server
+    has closed the connection and had time to say so: else it may be through before anybody notices."""
+    (engine,) = server.pids("engine")
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=180)
     body = {"model": serving.MODEL_NAME, "prompt": prompt, "max_tokens": 800, "stream": True, "ignore_eos": True}
     connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    socket = connection.sock
     connection.getresponse().read(2000)
-    connection.close()
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        socket.shutdown(SHUT_WR)
+        with contextlib.suppress(ConnectionResetError):
+            while socket.recv(65536):
+                pass
+        time.sleep(0.5)
+    finally:
+        connection.close()
+        os.kill(engine, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
