@@ -134,6 +134,8 @@ void pm_rec_make_now(struct pm_recorder *rec, enum pm_stream stream)
 {
     pthread_mutex_lock(&rec->helper_lock);
     follow_and_collect(rec);
+    if (stream != PM_STREAM_KEEP && stream != PM_STREAM_CORE && rec->threaded)
+        pm_rec_reserve(rec);
     (void)pm_rec_prepare(rec, stream);
     pthread_mutex_unlock(&rec->helper_lock);
 }

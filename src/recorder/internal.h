@@ -249,6 +249,9 @@ void pm_rec_budget_return(struct pm_recorder *rec, uint64_t bytes);
 
 /* Makes lane.next if it is NULL. Whether there is one. */
 bool pm_rec_prepare(struct pm_recorder *rec, enum pm_stream stream);
+/* Sees to the two slots of CORE before BLOCKS or CUSTOM has its first: where no more can be had, one
+ * alone would lose the steps that come while it is taken again. */
+void pm_rec_reserve(struct pm_recorder *rec);
 /* Unmaps the segments that are done and puts them into the lanes' chains. */
 void pm_rec_collect(struct pm_recorder *rec);
 

@@ -170,10 +170,13 @@ static uint32_t slot_recycle(struct pm_recorder *rec, enum pm_stream stream,
     return stream == PM_STREAM_KEEP ? PM_REC_SLOT_NONE : slot_take(rec, stream, stream);
 }
 
-/* An allocated slot that could not be mapped when it was wanted. */
+/* An allocated slot that could not be mapped when it was wanted, or that waits for the steps. */
 static uint32_t slot_spare(struct pm_recorder *rec, enum pm_stream stream)
 {
     uint32_t slot = rec->spare;
+    if ((stream == PM_STREAM_BLOCKS || stream == PM_STREAM_CUSTOM) &&
+        always_allowed(rec, PM_STREAM_CORE))
+        return PM_REC_SLOT_NONE;
     if (slot == PM_REC_SLOT_NONE || (!always_allowed(rec, stream) && !quota_allows(rec, stream)))
         return PM_REC_SLOT_NONE;
     rec->spare = rec->slots[slot].following;
@@ -264,6 +267,18 @@ bool pm_rec_prepare(struct pm_recorder *rec, enum pm_stream stream)
     lane->mapped++;
     atomic_store_explicit(&lane->next, segment, memory_order_release);
     return true;
+}
+
+void pm_rec_reserve(struct pm_recorder *rec)
+{
+    (void)pm_rec_prepare(rec, PM_STREAM_CORE);
+    if (!always_allowed(rec, PM_STREAM_CORE) || rec->spare != PM_REC_SLOT_NONE)
+        return;
+    const uint32_t slot = slot_allocate(rec, PM_STREAM_CORE);
+    if (slot == PM_REC_SLOT_NONE)
+        return;
+    rec->lanes[PM_STREAM_CORE].slots--;
+    rec->spare = slot;
 }
 
 void pm_rec_collect(struct pm_recorder *rec)

@@ -357,6 +357,44 @@ static void a_limit_on_file_sizes_is_survived(void **state)
     }
 }
 
+/* Where there is room for three slots the second one of the steps goes before the first one of the
+ * blocks, whichever record came first: with one alone they would lose what comes while it is taken
+ * again. */
+static int write_where_three_fit(const char *dir, bool steps_first)
+{
+    struct pm_recorder_options options = kit_options(dir, true);
+    struct pm_recorder *rec = NULL;
+    char found[600];
+    struct stat st;
+    if (pm_recorder_open(&rec, &options, NULL) != 0 || walk_find(dir, found, sizeof found) != 1 ||
+        stat(found, &st) != 0)
+        return 1;
+    const uint64_t more = 3 - atomic_load(&pm_recorder_head(rec)->slots);
+    const rlim_t limit = (rlim_t)st.st_size + more * SEGMENT;
+    const struct rlimit fsize = {limit, limit};
+    if (setrlimit(RLIMIT_FSIZE, &fsize) != 0)
+        return 2;
+    if ((steps_first && !kit_record(rec, KIT_STEP, 0, 0)) || kit_record(rec, KIT_BLOCK, 0, 0))
+        return 3;
+    const int result = atomic_load(&pm_recorder_head(rec)->lost[PM_STREAM_BLOCKS]) == 1 ? 0 : 4;
+    pm_recorder_close(rec);
+    return result;
+}
+
+static void steps_have_two_slots_before_blocks_have_one(void **state)
+{
+    (void)state;
+    for (int steps_first = 0; steps_first < 2; steps_first++) {
+        char dir[256];
+        kit_session(dir, sizeof dir, NULL);
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(write_where_three_fit(dir, steps_first == 1));
+        expect_exit(pid);
+        kit_remove(dir);
+    }
+}
+
 /* ---- things that people do ---- */
 
 static void a_deleted_directory_is_survived(void **state)
@@ -503,6 +541,7 @@ int main(void)
         cmocka_unit_test(a_full_disk_loses_and_recovers),
         cmocka_unit_test(no_room_for_the_header_is_an_error),
         cmocka_unit_test(a_limit_on_file_sizes_is_survived),
+        cmocka_unit_test(steps_have_two_slots_before_blocks_have_one),
         cmocka_unit_test(no_inode_is_an_error),
         cmocka_unit_test(a_read_only_disk_is_an_error),
         cmocka_unit_test(a_deleted_directory_is_survived),
