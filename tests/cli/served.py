@@ -189,8 +189,13 @@ def samples(text: str) -> dict[tuple, float]:
     return found
 
 
+def values(metrics: dict[tuple, float], name: str, **labels: str) -> list[float]:
+    """Of the samples with these labels among their own: none, where a session was found before it has said anything."""
+    return [value for key, value in metrics.items() if key[0] == name and set(labels.items()) <= set(key[1:])]
+
+
 def one(metrics: dict[tuple, float], name: str, **labels: str) -> float:
     """The value of the one sample with these labels among its own."""
-    found = [value for key, value in metrics.items() if key[0] == name and set(labels.items()) <= set(key[1:])]
+    found = values(metrics, name, **labels)
     assert len(found) == 1, f"{name} {labels}: {found}"
     return found[0]

@@ -12,7 +12,7 @@ from patience import until
 from program import BUILD, one_sentence
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families as text_families
-from served import OPENMETRICS, PROTOBUF, Engine, Served, one, samples
+from served import OPENMETRICS, PROTOBUF, Engine, Served, one, samples, values
 from test_top import served as made_session
 
 TOKEN = "a-token.of_0123456789~+/="
@@ -258,7 +258,7 @@ def test_it_follows_what_happens(cli, serve, engine):
     for n in range(7):
         first.obey("steps 3")
         first.obey(f"request chatcmpl-{n} 5 1")
-    metrics = until(lambda: (m := served.metrics()) and one(m, "profilemate_requests_finished_total") == 7 and m)
+    metrics = until(lambda: (m := served.metrics()) and values(m, "profilemate_requests_finished_total") == [7] and m)
     assert one(metrics, "profilemate_steps_total", phase="decode") == 21
     assert one(metrics, "profilemate_prompt_tokens_total") == 7 * 33
     assert one(metrics, "profilemate_preemptions_total") == 7
@@ -271,7 +271,10 @@ def test_it_follows_what_happens(cli, serve, engine):
     assert state["ids"] == ["session_20261123_101010", "session_20261123_101011"]
     first.end()
     state = events.until(lambda state: state["sessions"][0]["health"] == "ended")
-    metrics = served.metrics()  # its last figures are told of for another minute
+    # The second one may be found before its process has said anything; the first one's last figures are told of for
+    # another minute.
+    up = {"session": "session_20261123_101011"}
+    metrics = until(lambda: (m := served.metrics()) and values(m, "profilemate_process_up", **up) and m)
     assert one(metrics, "profilemate_requests_finished_total", session="session_20261123_101010") == 7
     assert one(metrics, "profilemate_process_up", session="session_20261123_101010") == 0
     assert one(metrics, "profilemate_process_up", session="session_20261123_101011") == 1
@@ -421,12 +424,12 @@ def test_the_file_is_written_again_and_again(cli, serve, engine):
     served = serve("--dir", cli.sessions, "--textfile", file, "--interval", "1")
     until(lambda: file.exists() and "requests_finished" in file.read_text())
     session.obey("request chatcmpl-1 5")
-    until(lambda: one(samples(file.read_text()), "profilemate_requests_finished_total") == 1)
+    until(lambda: values(samples(file.read_text()), "profilemate_requests_finished_total") == [1])
     assert one(served.metrics(), "profilemate_requests_finished_total") == 1
     assert served.end() == (0, "")
     alone = cli.start("serve", "--dir", cli.sessions, "--textfile", file, "--interval", "1")
     session.obey("request chatcmpl-2 5")
-    until(lambda: one(samples(file.read_text()), "profilemate_requests_finished_total") == 2)
+    until(lambda: values(samples(file.read_text()), "profilemate_requests_finished_total") == [2])
     alone.terminate()
     assert alone.wait(600) == 0
     assert [path.name for path in cli.tmp.glob("*.tmp")] == []

@@ -21,7 +21,7 @@ from patience import until
 from test_requests import hang_up, total
 
 sys.path.insert(0, str(serving.ROOT / "tests" / "cli"))
-from served import Served, one
+from served import Served, one, values
 
 SECRET = "client-chosen-name"
 
@@ -82,7 +82,7 @@ def served(llama, folder):
         server.complete_all(workload(seed=5, requests=30), concurrency=10)
         until(lambda: top(session)["engines"][0]["total"]["finished"] == 30)
         quiet = SimpleNamespace(metrics=server.metrics(), shown=top(session))
-        quiet.scraped = until(lambda: one(m := web.metrics(), "profilemate_requests_finished_total") == 30 and m)
+        quiet.scraped = until(lambda: values(m := web.metrics(), "profilemate_requests_finished_total") == [30] and m)
         quiet.told = web.json(f"/api/sessions/{session.name}")
         quiet.event = events.until(lambda state: state["sessions"][0]["engines"][0]["total"]["finished"] == 30)
         for i in range(3):
@@ -107,7 +107,7 @@ def served(llama, folder):
                 break
             os.kill(engine, signal.SIGCONT)
             until(lambda: top(session)["health"] == "serving")
-        hung_scraped = until(lambda: one(m := web.metrics(), "profilemate_session_health", health="stopped") and m)
+        hung_scraped = until(lambda: values(m := web.metrics(), "profilemate_session_health", health="stopped") == [1] and m)
         answers = True
         try:
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=2)
