@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import signal
 import time
 from socket import SHUT_WR
@@ -42,19 +43,27 @@ def requests_that_crowd() -> list[dict]:
 
 
 def hang_up(server: serving.Server, prompt: list[int]) -> None:
-    """A client that goes away in the middle of a streamed answer, of which the engine core makes no more until the server
-    has closed the connection and had time to say so: else it may be through before anybody notices."""
+    """A client that goes away in the middle of a streamed answer. The engine core runs for moments only, with time in
+    between for the server to pass on what there is and to notice that nobody listens: else it may be through before."""
     (engine,) = server.pids("engine")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=180)
     body = {"model": serving.MODEL_NAME, "prompt": prompt, "max_tokens": 800, "stream": True, "ignore_eos": True}
-    connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
-    socket = connection.sock
-    connection.getresponse().read(2000)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=180)
+    connection.connect()
+    got, deadline = b"", time.monotonic() + 180
     os.kill(engine, signal.SIGSTOP)
     try:
-        socket.shutdown(SHUT_WR)
+        connection.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+        while got.count(b"data:") < 5:
+            assert time.monotonic() < deadline, got
+            if select.select([connection.sock], [], [], 0.5)[0]:
+                got += connection.sock.recv(65536)
+                continue
+            os.kill(engine, signal.SIGCONT)
+            time.sleep(0.01)
+            os.kill(engine, signal.SIGSTOP)
+        connection.sock.shutdown(SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
-            while socket.recv(65536):
+            while connection.sock.recv(65536):
                 pass
         time.sleep(0.5)
     finally:
